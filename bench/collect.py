@@ -1,0 +1,144 @@
+"""From finished runs to results/: runs.csv, per_class.csv, confusion/, and the kept reference runs.
+
+Every number comes from a predictions file. Rows of a run replace earlier rows of the same experiment, protocol,
+profile, seed and fold, so that each has one current result.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from bench import metrics, store
+from bench.declare import Declarations, Protocol
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUN_COLUMNS = (
+    "run", "experiment", "method", "backbone", "pretraining", "augmentation", "options", "protocol", "selection", "n",
+    "correct", "accuracy", "accuracy_sd", "mean_class_accuracy", "macro_f1", "epoch", "seconds", "images_per_second",
+    "peak_memory_mb", "parameters", "device", "versions", "commit", "data_hash", "profile", "seed", "fold", "synthetic",
+)  # fmt: skip
+CLASS_COLUMNS = (
+    "run", "experiment", "protocol", "profile", "seed", "fold", "selection", "class", "n", "correct", "accuracy",
+)  # fmt: skip
+IDENTITY = ("experiment", "protocol", "profile", "seed", "fold")
+
+
+def collect(folders: Iterable[Path], results: Path, declared: Declarations) -> int:
+    """Score finished runs into `results`; returns how many were new there.
+
+    Raises:
+        UserError: a damaged result or predictions file, named.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    with FileLock(results / ".lock"):
+        runs, classes = read_rows(results / "runs.csv"), read_rows(results / "per_class.csv")
+        known = {row["run"] for row in runs}
+        fresh = [folder for folder in folders if folder.name not in known]
+        gone: set[str] = set()
+        for folder in fresh:
+            result = store.read_result(folder, verify=True)
+            new_runs, new_classes = _score(result, folder, results, declared)
+            replaced = {tuple(str(row[name]) for name in IDENTITY) for row in new_runs}
+            gone |= {row["run"] for row in runs if tuple(row[name] for name in IDENTITY) in replaced}
+            runs = [row for row in runs if tuple(row[name] for name in IDENTITY) not in replaced] + new_runs
+            classes = [row for row in classes if tuple(row[name] for name in IDENTITY) not in replaced] + new_classes
+            if not result.synthetic:
+                _keep(folder, results / "runs" / folder.name)
+        if fresh:
+            _write_rows(results / "per_class.csv", CLASS_COLUMNS, classes)
+            _write_rows(results / "runs.csv", RUN_COLUMNS, runs)
+            _remove(results, gone - {row["run"] for row in runs})
+    return len(fresh)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a CSV file as dicts of text; empty when there is none yet."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _score(
+    result: store.Result, folder: Path, results: Path, declared: Declarations
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows for every selection, on the run's protocol and on each of its subsets."""
+    import pandas as pd
+
+    base = {
+        **result.model_dump(include={
+            "run", "experiment", "method", "backbone", "pretraining", "augmentation", "seconds", "images_per_second",
+            "peak_memory_mb", "parameters", "device", "commit", "data_hash", "profile", "seed", "fold", "synthetic",
+        }),
+        "options": json.dumps(result.options, sort_keys=True), "versions": json.dumps(result.versions, sort_keys=True),
+    }  # fmt: skip
+    run_rows, class_rows = [], []
+    for selection, selected in result.selections.items():
+        predictions = pd.read_parquet(folder / selected.file)
+        for protocol, frame in _scored(predictions, declared.protocol(result.protocol), declared):
+            scores = metrics.from_predictions(frame, f"{folder / selected.file} [{protocol}]")
+            epochs = f"{selected.epochs[0]}-{selected.epochs[-1]}" if len(selected.epochs) > 1 else str(selected.epochs[0])
+            spread = scores.sd("accuracy")
+            run_rows.append({
+                **base, "protocol": protocol, "selection": selection, "epoch": epochs, **scores.row(),
+                "accuracy_sd": "" if spread != spread else round(spread, 6),
+            })  # fmt: skip
+            shared = {**{name: base[name] for name in ("run", "experiment", "profile", "seed", "fold")}, "protocol": protocol}
+            class_rows += [{**shared, "selection": selection, **row} for row in scores.class_rows()]
+            if protocol == result.protocol:
+                path = results / "confusion" / f"{result.run}-{selection}.csv"
+                store.write_text(path, metrics.confusion_csv(scores.classes, scores.matrix))
+    return run_rows, class_rows
+
+
+def _scored(
+    predictions: pd.DataFrame, protocol: Protocol, declared: Declarations
+) -> Iterable[tuple[str, pd.DataFrame]]:
+    """The run's protocol with all predictions, then each subset of it that its dataset can name the images of."""
+    from bench import registry
+
+    yield protocol.id, predictions
+    subsets = [other for other in declared.protocols.values() if other.subset_of == protocol.id]
+    if not subsets:
+        return
+    adapter = registry.find("dataset", protocol.dataset).load()
+    names_of = getattr(adapter, "subset_names", None)
+    for subset in subsets if names_of else []:
+        names = set(names_of(subset))
+        yield subset.id, predictions[predictions["name"].isin(names)]
+
+
+def _keep(folder: Path, kept: Path) -> None:
+    """Copy a run on real data without its weights; result.json last."""
+    if folder.resolve() == kept.resolve():
+        return
+    kept.mkdir(parents=True, exist_ok=True)
+    for file in [*sorted(folder.glob("predictions-*.parquet")), folder / "manifest.json", folder / "result.json"]:
+        if file.is_file():
+            store.write_bytes(kept / file.name, file.read_bytes())
+
+
+def _remove(results: Path, replaced: set[str]) -> None:
+    """Remove what runs left here that newer runs of the same entry, seed and fold have replaced."""
+    for run in replaced:
+        for path in (results / "confusion").glob(f"{run}-*"):
+            path.unlink()
+        shutil.rmtree(results / "runs" / run, ignore_errors=True)
+
+
+def _write_rows(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: [str(row[name]) for name in (*IDENTITY, "selection")]))
+    store.write_text(path, text.getvalue())

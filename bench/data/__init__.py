@@ -1,0 +1,1 @@
+"""Datasets: which images, which labels, which split; decoded once and memory-mapped."""

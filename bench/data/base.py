@@ -1,0 +1,188 @@
+"""The dataset contract: a copy on disk, the labels a protocol gives its images, and their pixels.
+
+Copies are recognised by what is in them, never by a folder's name, and their counts are compared with the protocol's
+on load: most "I get five points less" reports come from another label file, vote rule or split of the same images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+
+from bench.declare import Protocol
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+SPLITS = ("train", "val", "test")
+
+
+class Dataset(ABC):
+    """One copy of a dataset, seen through a protocol.
+
+    Args:
+        root: folder of the copy as `find_dataset` returned it; None for datasets that are made, not read.
+        protocol: what is asked of it. Real datasets keep the same images under every protocol.
+    """
+
+    shape: tuple[int, ...]
+    """(H, W) or (H, W, 3), the same for all images."""
+    layouts: ClassVar[tuple[str, ...]] = ()
+    """Names `detect` can return, the preferred one first."""
+    looked_for: ClassVar[str] = ""
+    """What makes a folder this dataset, in words for an error message."""
+    decode: ClassVar[Mapping[str, object]] = {}
+    """Settings that change pixel values; part of the cache's identity."""
+    benchmark: ClassVar[str] = ""
+    """Id of the protocol the literature reports."""
+    known_files: ClassVar[Mapping[str, str]] = {}
+    """SHA-256 of a published label file -> what it is."""
+    known_manifests: ClassVar[Mapping[str, str]] = {}
+    """Protocol id -> `manifest_hash` of the published labels and split."""
+    known_pixels: ClassVar[str] = ""
+    """`pixels_hash` of the published images; empty where none is known."""
+    unstable_images: ClassVar[frozenset[str]] = frozenset()
+    """Images that differ between correct copies; left out of `pixels_hash`."""
+
+    def __init__(self, root: Path | None, protocol: Protocol) -> None:
+        self.root = root
+        self.protocol = protocol
+
+    @classmethod
+    @abstractmethod
+    def detect(cls, root: Path) -> str | None:
+        """The layout found under `root`, judged by content; None when it is not a usable copy of this dataset."""
+
+    @classmethod
+    def near_miss(cls, root: Path) -> str:
+        """What `root` holds of this dataset when it is incomplete, and what to add; empty when it holds nothing."""
+        return ""
+
+    @property
+    def storage(self) -> str:
+        """Name of these pixels in the cache: one per copy on disk, one per protocol where images are made."""
+        if self.root is None:
+            return f"{self.protocol.dataset}-{hashlib.sha256(self.protocol.id.encode()).hexdigest()[:12]}"
+        return f"{self.protocol.dataset}-{hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:12]}"
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Cheap identity of this copy (sizes and times, not contents). Changes when a label file changes."""
+
+    def blocked(self, protocol: Protocol) -> UserError | None:
+        """Why this copy cannot serve `protocol`, judged without reading labels; None when it can."""
+        return None
+
+    @abstractmethod
+    def index(self, protocol: Protocol) -> pd.DataFrame:
+        """Images and labels of `protocol`.
+
+        Returns:
+            One row per image: name (str, unique), label (class name), split (train | val | test); where there are votes,
+            `votes_<class>` (int); where there are folds, `fold` (int).
+
+        Raises:
+            UserError: a file or row is wrong (named), or the counts are not the protocol's.
+        """
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Every image of this copy, in storage order; unique."""
+
+    @abstractmethod
+    def pixels(self, names: Sequence[str]) -> Iterator[np.ndarray]:
+        """uint8 arrays of `self.shape`, in the order of `names`. UserError names a file that is missing or damaged."""
+
+    def read(self, name: str) -> np.ndarray:
+        """One image as it is stored, of whatever size (for `data verify`)."""
+        return next(iter(self.pixels([name])))
+
+    def splits(self) -> list[str]:
+        """The split of every image in `names()` before any label rule; empty where there is no fixed split."""
+        return []
+
+    def label_files(self) -> dict[str, Path]:
+        """Files the labels come from: name to show -> path."""
+        return {}
+
+    def missing(self) -> list[str]:
+        """Images the labels name that are not there."""
+        return []
+
+    def extra(self) -> list[str]:
+        """Files among the images that no label names."""
+        return []
+
+    def remarks(self) -> list[str]:
+        """Known defects of the published dataset that this copy shares."""
+        return []
+
+
+def check_counts(frame: pd.DataFrame, protocol: Protocol, source: str) -> None:
+    """Raise UserError unless `frame` has exactly the images per split and class that `protocol` declares.
+
+    Args:
+        frame: an index with columns label and split.
+        source: the label files, for the message.
+    """
+    per_class = frame.groupby(["split", "label"], sort=False).size().to_dict()
+    per_split = frame["split"].value_counts().to_dict()
+    wrong = []
+    for split, expected in protocol.counts.items():
+        if per_split.get(split, 0) != expected:
+            wrong.append(f"{split}: expected {expected:,}, found {per_split.get(split, 0):,}")
+    for split, classes in protocol.class_counts.items():
+        for label, expected in classes.items():
+            if per_class.get((split, label), 0) != expected:
+                wrong.append(f"{split}/{label}: expected {expected:,}, found {per_class.get((split, label), 0):,}")
+    if protocol.counts:
+        wrong += [f"{split}: expected none, found {n:,}" for split, n in per_split.items() if split not in protocol.counts]
+    if wrong:
+        shown = "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
+        raise UserError(
+            f"{source} does not give protocol {protocol.id}: {shown}",
+            "this is another version, split or re-labelling of the dataset; `data verify` shows what differs",
+        )
+
+
+def manifest_hash(frame: pd.DataFrame) -> str:
+    """SHA-256 over the sorted lines `name,label,split`: the same for every copy that labels the same images alike."""
+    lines = sorted(f"{n},{lab},{s}\n" for n, lab, s in zip(frame["name"], frame["label"], frame["split"], strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def find_dataset(data_root: Path, dataset_class: type[Dataset]) -> Path | None:
+    """The copy of a dataset under `data_root`: the folder itself or one of the folders in it, whatever their names.
+
+    Where several copies are there, the one with the preferred layout wins, then the first name.
+
+    Raises:
+        UserError: `data_root` is not a folder.
+    """
+    found = []
+    for folder in _candidates(data_root):
+        layout = dataset_class.detect(folder)
+        if layout is not None:
+            found.append((dataset_class.layouts.index(layout), len(found), folder))
+    return min(found)[2] if found else None
+
+
+def why_not_found(data_root: Path, dataset_class: type[Dataset]) -> list[str]:
+    """Incomplete copies under `data_root`, each with what it lacks: `near_miss` of every folder that has one."""
+    return [text for folder in _candidates(data_root) if (text := dataset_class.near_miss(folder))]
+
+
+def _candidates(data_root: Path) -> list[Path]:
+    if not data_root.is_dir():
+        raise UserError(f"data root {data_root} is not a folder", "set --data-root or FERBENCH_DATA to the folder of your data")
+    try:
+        inside = [entry for entry in data_root.iterdir() if not entry.name.startswith(".") and entry.is_dir()]
+    except PermissionError:
+        raise UserError(f"data root {data_root} cannot be read", "check its permissions") from None
+    return [data_root, *sorted(inside)]

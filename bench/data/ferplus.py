@@ -1,0 +1,273 @@
+"""FERPlus: the 48x48 grey faces of FER2013 with ten crowd votes each (Barsoum et al. 2016, arXiv 1608.01041).
+
+Two layouts: the official folders FER2013{Train,Valid,Test} of PNG files with a label.csv each, and FER2013's fer2013.csv
+(pixels) beside fer2013new.csv (votes), joined by row order. The benchmark needs the votes of label.csv; a copy
+that has only fer2013new.csv serves the protocols whose rule ends in `/fer2013new`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from bench.data import ferplus_labels as labels
+from bench.data.base import SPLITS, Dataset, check_counts
+from bench.data.ferplus_files import FOLDERS, SIZE, Found, PixelRows, look, read_png
+from bench.declare import Protocol
+from bench.errors import UserError, unknown
+from bench.registry import dataset
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OTHER_SOURCE = "/fer2013new"  # ends a rule that takes votes from fer2013new.csv instead of label.csv
+
+
+@dataset("ferplus", version=1)
+class FERPlus(Dataset):
+    """FERPlus, 48x48 grey, 8 expressions by ten votes per image."""
+
+    shape = (SIZE, SIZE)
+    layouts: ClassVar[tuple[str, ...]] = ("folders", "csv+label.csv", "csv")
+    looked_for: ClassVar[str] = (
+        "FER2013Train, FER2013Valid and FER2013Test with a label.csv of 'name,box,10 votes' and PNG files (also under data/), "
+        "or a table with the columns emotion, pixels, Usage beside one whose header starts 'Usage,Image name'"
+    )
+    decode: ClassVar[dict[str, object]] = {"mode": "L", "size": [SIZE, SIZE]}
+    benchmark: ClassVar[str] = "ferplus-8@majority"
+    known_files: ClassVar[dict[str, str]] = {}
+    known_manifests: ClassVar[dict[str, str]] = {}
+    known_pixels: ClassVar[str] = ""
+    # Names used for two pictures: the official exporter leaves the second one's pixels under the name, fer2013.csv
+    # joined by row gives the first one's.
+    unstable_images: ClassVar[frozenset[str]] = frozenset(
+        {"fer0006953.png", "fer0008403.png", "fer0011785.png", "fer0033120.png"}
+    )
+
+    def __init__(self, root: Path | None, protocol: Protocol) -> None:
+        super().__init__(root, protocol)
+        if root is None:
+            raise UserError("FERPlus is read from disk and needs a folder", "set --data-root or FERBENCH_DATA")
+        self.folder = root
+        self.found: Found = look(root)
+        if self.found.layout is None:
+            raise UserError(self.found.lacks() or f"{root} is not a FERPlus copy", f"looked for {self.looked_for}")
+        self.layout: str = self.found.layout
+
+    @classmethod
+    def detect(cls, root: Path) -> str | None:
+        """`folders`, `csv+label.csv` or `csv`; None when labels or pictures are lacking."""
+        return look(root).layout
+
+    @classmethod
+    def near_miss(cls, root: Path) -> str:
+        """What an incomplete copy lacks; also says when fer2013.csv is really fer2013new.csv."""
+        return look(root).lacks()
+
+    def fingerprint(self) -> str:
+        """Hash of layout, names, sizes and times of label files, fer2013.csv and the image folders.
+
+        A picture overwritten in place is not seen (adding, removing and replacing files is).
+        """
+        found = self.found
+        files = [*found.labels.values(), *(p for p in (found.votes, found.pixels) if p)]
+        parts = [self.layout]
+        for path in files:
+            stat = path.stat()
+            parts.append(f"{path.relative_to(self.folder)} {stat.st_size} {stat.st_mtime_ns}")
+        if self.layout == "folders":
+            parts += [f"{f.name} {f.stat().st_mtime_ns}" for f in found.folders.values() if f.is_dir()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def blocked(self, protocol: Protocol) -> UserError | None:
+        """The reason this copy lacks the votes (or the list) that `protocol` needs."""
+        rule, from_new = _source(protocol)
+        if protocol.subset_of:
+            return UserError(f"protocol {protocol.id}: lists of RAN's subsets are not read yet", f"run {protocol.subset_of}")
+        if rule not in labels.RULES:
+            return unknown("FERPlus label rule", protocol.rule, [*labels.RULES, *(r + OTHER_SOURCE for r in labels.RULES)])
+        if from_new and self.found.votes is None:
+            return UserError(f"protocol {protocol.id} needs fer2013new.csv, which is not in {self.folder}",
+                             "get it from github.com/microsoft/FERPlus")  # fmt: skip
+        if not from_new and self.layout == "csv":
+            return UserError(
+                f"protocol {protocol.id} needs the votes of label.csv; {self.folder} has only {_name(self.found.votes)}, "
+                "whose votes differ for 1,602 images and give another test set",
+                "put FER2013Train, FER2013Valid and FER2013Test with their label.csv from github.com/microsoft/FERPlus (data/) "
+                f"beside it, or ask for {protocol.id}-fer2013new",
+            )
+        return None
+
+    def index(self, protocol: Protocol) -> pd.DataFrame:
+        """Columns name, label, split, votes_<class> (8); under the soft rule also soft_<class>, shares that sum to 1."""
+        import pandas as pd
+
+        problem = self.blocked(protocol)
+        if problem:
+            raise problem
+        rule, from_new = _source(protocol)
+        table = self._from_votes() if from_new else self._from_labels
+        self._check_present(table)
+        numbers = labels.RULES[rule](table.votes)
+        kept = np.flatnonzero(numbers != labels.NONE)
+        frame = pd.DataFrame(
+            {
+                "name": np.array(table.names, dtype=object)[kept],
+                "label": np.array(labels.EMOTIONS, dtype=object)[numbers[kept]],
+                "split": np.array(table.splits, dtype=object)[kept],
+            }
+        )
+        for column, emotion in enumerate(labels.EMOTIONS):
+            frame[f"votes_{emotion}"] = table.votes[kept, column].astype(np.int16)
+        if rule == "soft":
+            targets = labels.soft_targets(table.votes[kept]).astype(np.float32)
+            for column, emotion in enumerate(labels.EMOTIONS):
+                frame[f"soft_{emotion}"] = targets[:, column]
+        source = _name(self.found.votes) if from_new else "label.csv"
+        check_counts(frame, protocol, f"{self.folder}: {source} with rule '{rule}'")
+        return frame
+
+    def names(self) -> list[str]:
+        return self._storage.names
+
+    def splits(self) -> list[str]:
+        return self._storage.splits
+
+    def pixels(self, names: Sequence[str]) -> Iterator[np.ndarray]:
+        for name in names:
+            image = self.read(name)
+            if image.shape != self.shape:
+                size = f"{image.shape[1]}x{image.shape[0]}{' colour' if image.ndim == 3 else ''}"
+                raise UserError(f"{self._place(name)} is {size}, not 48x48 grey", "use FER2013's own images, not a resized copy")
+            yield image
+
+    def read(self, name: str) -> np.ndarray:
+        if name not in self._positions:
+            raise unknown("FERPlus image", name, self._positions)
+        if self.layout == "folders":
+            return read_png(self._place(name))
+        return self._pixel_rows.read(self._row_of[name])
+
+    def label_files(self) -> dict[str, Path]:
+        files = [*self.found.labels.values(), *([self.found.votes] if self.found.votes else [])]
+        return {str(path.relative_to(self.folder)): path for path in files}
+
+    def missing(self) -> list[str]:
+        if self.layout != "folders":
+            return []
+        there = self._pictures
+        return [n for n, s in zip(self.names(), self.splits(), strict=True) if n not in there[s]]
+
+    def extra(self) -> list[str]:
+        if self.layout != "folders":
+            return []
+        listed = set(zip(self.splits(), self.names(), strict=True))
+        return [f"{FOLDERS[s]}/{name}" for s, there in self._pictures.items() for name in sorted(there) if (s, name) not in listed]
+
+    def remarks(self) -> list[str]:
+        name = "fer0033120.png"
+        if name not in self._positions:
+            return []
+        if self.layout == "folders":
+            return [f"{name} (test, neutral) is the name of two rows of fer2013new.csv; the official exporter keeps the second, "
+                    "a 'missing image' warning triangle, and the benchmark counts it"]  # fmt: skip
+        return [f"{name} (test, neutral) is read from the first of its two rows; PNG copies hold the second, a warning triangle"]
+
+    @cached_property
+    def _from_labels(self) -> labels.Votes:
+        """The three label.csv; the first row of a repeated name counts."""
+        names: list[str] = []
+        splits: list[str] = []
+        votes = []
+        for split in SPLITS:
+            path = self.found.folders[split] / "label.csv"
+            if split not in self.found.labels:
+                what = path if path.parent.is_dir() else path.parent
+                raise UserError(f"{what} is missing: the {split} split is not there", "restore it from github.com/microsoft/FERPlus")
+            some, table = labels.read_label_csv(path)
+            names += some
+            splits += [split] * len(some)
+            votes.append(table)
+        if len(set(names)) != len(names):
+            split_of: dict[str, str] = {}
+            for name, split in zip(names, splits, strict=True):
+                if split_of.setdefault(name, split) != split:
+                    raise UserError(f"{self.folder}: '{name}' is in the label.csv of {split_of[name]} and of {split}",
+                                    "restore the published label.csv files")  # fmt: skip
+        return labels.Votes(names, splits, np.concatenate(votes))
+
+    @cached_property
+    def _rows(self) -> labels.Rows:
+        if self.found.votes is None:
+            raise UserError(f"fer2013new.csv is not in {self.folder}", "get it from github.com/microsoft/FERPlus")
+        return labels.read_fer2013new(self.found.votes)
+
+    def _from_votes(self) -> labels.Votes:
+        """fer2013new.csv without nameless rows, the first row of a repeated name."""
+        first = self._rows.first_of_each_name()
+        splits = [labels.USAGES[self._rows.usage[i]] for i in first]
+        return labels.Votes([self._rows.names[i] for i in first], splits, self._rows.votes[first])
+
+    @cached_property
+    def _storage(self) -> labels.Votes:
+        return self._from_labels if self.layout == "folders" else self._from_votes()
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self._storage.names)}
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {self._rows.names[i]: i for i in self._rows.first_of_each_name()}
+
+    @cached_property
+    def _pixel_rows(self) -> PixelRows:
+        assert self.found.pixels is not None  # the csv layouts have it
+        return PixelRows(self.found.pixels, self._rows.usage)
+
+    @cached_property
+    def _pictures(self) -> dict[str, set[str]]:
+        """Files other than label.csv in each split's folder."""
+        return {
+            split: {p.name for p in folder.iterdir()} - {"label.csv"} if folder.is_dir() else set()
+            for split, folder in self.found.folders.items()
+        }
+
+    def _check_present(self, table: labels.Votes) -> None:
+        """Every image of `table` has a picture: a file in its split's folder, or a row of fer2013.csv."""
+        if self.layout != "folders":
+            absent = [name for name in table.names if name not in self._positions]
+            if absent:
+                message = f"{_name(self.found.votes)} has no row for '{absent[0]}' ({len(absent):,} images of label.csv are lacking)"
+                raise UserError(message, "restore both files from github.com/microsoft/FERPlus")
+            return
+        for split in SPLITS:
+            folder, there = self.found.folders[split], self._pictures[split]
+            listed = [n for n, s in zip(table.names, table.splits, strict=True) if s == split]
+            absent = [name for name in listed if name not in there]
+            if absent and not there:
+                raise UserError(f"{folder} holds no images; its labels name {len(listed):,}", "restore the PNG files of this split")
+            if absent:
+                more = f" (and {len(absent) - 1:,} more)" if len(absent) > 1 else ""
+                raise UserError(f"{folder / absent[0]} is missing{more}, though the labels name it", "restore the PNG files")
+
+    def _place(self, name: str) -> Path:
+        """File (and row) of a picture, for reading and for messages."""
+        position = self._positions[name]
+        if self.layout == "folders":
+            return self.found.folders[self._storage.splits[position]] / name
+        return Path(f"{self.found.pixels}, row {self._row_of[name] + 2}")
+
+
+def _source(protocol: Protocol) -> tuple[str, bool]:
+    """A protocol's rule without its source, and whether that source is fer2013new.csv."""
+    return protocol.rule.removesuffix(OTHER_SOURCE), protocol.rule.endswith(OTHER_SOURCE)
+
+
+def _name(path: Path | None) -> str:
+    return path.name if path else "fer2013new.csv"

@@ -1,0 +1,182 @@
+"""Where a FERPlus copy keeps its labels and pictures, and how a picture is read: PNG files or rows of fer2013.csv."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bench.data import ferplus_labels as labels
+from bench.errors import UserError
+
+FOLDERS = {"train": "FER2013Train", "val": "FER2013Valid", "test": "FER2013Test"}
+SIZE = 48
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The parts of FERPlus in a folder. Each is recognised by its first line, not by its name."""
+
+    folders: dict[str, Path] = field(default_factory=dict)  # split -> folder, where one of the three has a label.csv
+    labels: dict[str, Path] = field(default_factory=dict)  # split -> label.csv
+    votes: Path | None = None  # fer2013new.csv
+    pixels: Path | None = None  # fer2013.csv or icml_face_data.csv
+    pictures: bool = False  # any of the folders holds PNG files
+
+    @property
+    def layout(self) -> str | None:
+        """`folders`, `csv+label.csv`, `csv`, or None when labels or pictures are lacking."""
+        if self.labels and self.pictures:
+            return "folders"
+        if self.votes and self.pixels:
+            return "csv+label.csv" if self.labels else "csv"
+        return None
+
+    @property
+    def misnamed(self) -> bool:
+        """The votes lie in a file called fer2013.csv, as a public repository ships them."""
+        return self.votes is not None and self.votes.name.lower() == "fer2013.csv"
+
+    def lacks(self) -> str:
+        """What an incomplete copy has and what to add; empty when nothing of FERPlus is here."""
+        if self.layout:
+            return ""
+        if self.misnamed:
+            return f"{self.votes} is really fer2013new.csv: votes without pixels; add the fer2013.csv of Kaggle's FER2013"
+        if self.labels:
+            return f"{next(iter(self.labels.values()))} is there, but the folders hold no PNG files; make them from fer2013.csv with FER+'s generate_training_data.py"
+        if self.votes:
+            return f"{self.votes} holds votes without pixels; add the fer2013.csv of Kaggle's FER2013 beside it"
+        if self.pixels:
+            return f"{self.pixels} holds FER2013's pixels without FERPlus votes; add fer2013new.csv from github.com/microsoft/FERPlus"
+        return ""
+
+
+def look(root: Path) -> Found:
+    """What of FERPlus is in `root` or, as in a clone of the FERPlus repository, in `root/data`."""
+    votes = pixels = None
+    for path in sorted(root.glob("*.csv")):
+        if labels.is_fer2013new(path):
+            # A proper name goes before the misnamed copy of the same file.
+            votes = path if votes is None or votes.name.lower() == "fer2013.csv" else votes
+        elif _is_fer2013(path):
+            pixels = pixels or path
+    for base in (root, root / "data"):
+        found = {s: base / n / "label.csv" for s, n in FOLDERS.items() if labels.is_label_csv(base / n / "label.csv")}
+        if found:
+            folders = {s: base / n for s, n in FOLDERS.items()}
+            # A broken label.csv is still the label file of its split: reading it names the wrong row.
+            found |= {s: f / "label.csv" for s, f in folders.items() if (f / "label.csv").is_file()}
+            pictures = any(next(folder.glob("*.png"), None) for folder in folders.values())
+            return Found(folders, {s: found[s] for s in FOLDERS if s in found}, votes, pixels, pictures)
+    return Found(votes=votes, pixels=pixels)
+
+
+def _header(line: str) -> list[str]:
+    return [part.strip().strip('"').lower() for part in line.split(",")]
+
+
+def _is_fer2013(path: Path) -> bool:
+    return sorted(_header(labels.first_line(path))) == ["emotion", "pixels", "usage"]
+
+
+def read_png(path: Path) -> np.ndarray:
+    """An 8-bit picture of any size: (H, W) grey or (H, W, 3) colour.
+
+    Raises:
+        UserError: the file is missing, truncated or damaged (every chunk's CRC is checked: the decoder alone accepts
+            some flipped bits), or is not 8-bit grey or colour.
+    """
+    from PIL import Image
+
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing", "restore it: the label file names it") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}", "check the disk and the file's permissions") from None
+    try:
+        _check_chunks(data)
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            mode, array = image.mode, np.asarray(image)
+    except (OSError, ValueError, SyntaxError, EOFError, zlib.error) as error:
+        reason = str(error).replace(f" {io.BytesIO.__name__}", "").split(" <")[0]
+        raise UserError(f"{path} is not a readable PNG: {reason}", "restore this file from your copy of FER2013") from None
+    if mode not in ("L", "RGB"):
+        raise UserError(f"{path} has mode {mode}, not 8-bit grey", "restore this file from your copy of FER2013")
+    return array
+
+
+def _check_chunks(data: bytes) -> None:
+    """ValueError unless `data` is a whole PNG file with correct checksums."""
+    if data[:8] != PNG_SIGNATURE:
+        raise ValueError("empty file" if not data else "no PNG signature")
+    start = 8
+    while start < len(data):
+        end = start + 8 + int.from_bytes(data[start : start + 4], "big")
+        if end + 4 > len(data):
+            raise ValueError("truncated")
+        if zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise ValueError("checksum error")
+        if data[start + 4 : start + 8] == b"IEND":
+            return
+        start = end + 4
+    raise ValueError("truncated")
+
+
+class PixelRows:
+    """Random access to the pictures of fer2013.csv (or icml_face_data.csv), one per row.
+
+    Opening reads the file once to find where rows begin and to check that its Usage column is that of fer2013new.csv,
+    row by row: the two files are joined by row order, and nothing else in them could tell that one was sorted.
+
+    Args:
+        path: file with the columns emotion, pixels, Usage in any order.
+        usage: the Usage column of fer2013new.csv.
+
+    Raises:
+        UserError: naming file and row: columns, number of rows or Usage differ.
+    """
+
+    def __init__(self, path: Path, usage: list[str]) -> None:
+        self.path = path
+        columns = _header(labels.first_line(path))
+        self.column, usage_column = columns.index("pixels"), columns.index("usage")
+        self.starts: list[int] = []
+        with path.open("rb") as file:
+            position = len(file.readline())
+            for line in file:
+                if line.strip():
+                    self._check(line.split(b","), usage_column, usage)
+                    self.starts.append(position)
+                position += len(line)
+        if len(self.starts) != len(usage):
+            message = f"{path} has {len(self.starts):,} rows, the vote file has {len(usage):,}; they are joined by row order"
+            raise UserError(message, "use the whole fer2013.csv (35,887 rows), not train.csv or a part of it")
+
+    def _check(self, cells: list[bytes], usage_column: int, usage: list[str]) -> None:
+        row = len(self.starts) + 2
+        if len(cells) != 3:
+            raise UserError(f"{self.path}, row {row}: expected 3 columns, found {len(cells)}", "restore the published file")
+        value = cells[usage_column].strip(b' "\r\n').decode(errors="replace")
+        if row - 2 < len(usage) and value != usage[row - 2]:
+            message = f"{self.path}, row {row}: Usage is '{value}', the vote file has '{usage[row - 2]}' in that row"
+            raise UserError(message, "the files are joined by row order: restore the published order")
+
+    def read(self, row: int) -> np.ndarray:
+        """Picture of a row (from 0): (48, 48) uint8."""
+        with self.path.open("rb") as file:
+            file.seek(self.starts[row])
+            cell = file.readline().split(b",")[self.column]
+        try:
+            values = bytes(map(int, cell.strip(b' "\r\n').split()))
+        except ValueError:
+            raise UserError(f"{self.path}, row {row + 2}: a pixel is not a number from 0 to 255", "restore the published file") from None
+        if len(values) != SIZE * SIZE:
+            message = f"{self.path}, row {row + 2}: expected {SIZE * SIZE} pixels, found {len(values)}"
+            raise UserError(message, "restore the published file")
+        return np.frombuffer(values, dtype=np.uint8).reshape(SIZE, SIZE)

@@ -1,0 +1,417 @@
+"""Declarations: what the papers print and what we run for it, read from YAML and refused when misspelt.
+
+A paper file (tables/<paper>.yaml) holds recipes, experiments and tables; bench/data/protocols*.yaml hold protocols.
+Everything here is frozen, forbids unknown keys, and is cheap to load (no torch, no pandas).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from bench.errors import UserError, unknown
+
+ROOT = Path(__file__).resolve().parent.parent
+Source = Literal["paper", "code", "choice"]
+ProfileName = Literal["paper", "short", "quick"]
+PROFILES: tuple[ProfileName, ...] = ("paper", "short", "quick")
+
+
+class Declared(BaseModel):
+    """Base of every declaration: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Protocol(Declared):
+    """A dataset with its labelling rule, classes, split and exact counts."""
+
+    id: str
+    dataset: str
+    title: str = ""
+    classes: tuple[str, ...] = ()
+    rule: str = ""
+    folds: int = 0
+    subset_of: str = ""
+    counts: dict[str, int] = {}
+    class_counts: dict[str, dict[str, int]] = {}
+    stand_in: str = ""
+    synthetic: bool = False
+    notes: str = ""
+    access: str = ""
+
+
+class Sourced(Declared):
+    """One recipe field: its value and where it comes from."""
+
+    value: Any
+    source: Source
+    at: str = ""  # section, equation, file of the released code
+    why: str = ""  # the reason, where source is choice
+
+
+class Override(Declared):
+    """What a profile changes in a recipe: declared scaling, with the reason."""
+
+    why: str
+    fields: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    folds: int | None = None
+
+
+class Recipe(Declared):
+    """How a model is trained. `profiles.short` and `profiles.quick` are declared next to the paper's values."""
+
+    id: str = ""
+    fields: dict[str, Sourced]
+    profiles: dict[Literal["short", "quick"], Override] = {}
+
+    @field_validator("fields")
+    @classmethod
+    def _known_fields(cls, fields: dict[str, Sourced]) -> dict[str, Sourced]:
+        for name, field in fields.items():
+            if name not in RECIPE_FIELDS and not name.startswith("method."):
+                raise ValueError(str(unknown("recipe field", name, RECIPE_FIELDS)))
+            if field.source == "choice" and not field.why:
+                raise ValueError(f"recipe field '{name}' is a choice and needs a 'why'")
+            if field.source != "choice" and not field.at:
+                raise ValueError(f"recipe field '{name}' comes from the {field.source} and needs an 'at'")
+        missing = [name for name, default in RECIPE_FIELDS.items() if default is REQUIRED and name not in fields]
+        if missing:
+            raise ValueError(f"recipe lacks {', '.join(missing)}")
+        return fields
+
+    def values(self, profile: ProfileName) -> dict[str, Any]:
+        """Plain values under `profile`: defaults, then declared fields, then the profile's overrides."""
+        values = {name: default for name, default in RECIPE_FIELDS.items() if default is not REQUIRED}
+        values |= {name: field.value for name, field in self.fields.items()}
+        if profile != "paper":
+            values |= self.override(profile).fields
+        return values
+
+    def override(self, profile: ProfileName) -> Override:
+        """What `profile` changes; empty for the paper profile."""
+        if profile == "paper":
+            return Override(why="as declared")
+        if profile not in self.profiles:
+            raise UserError(f"recipe '{self.id}' declares no profile '{profile}'", "add it under 'profiles:' in its file")
+        return self.profiles[profile]
+
+
+REQUIRED = object()
+# Every field the loop, the augmentations and the ordinary supervised method read. Method-specific fields are
+# declared as 'method.<name>'. A default is a value that changes nothing (no decay, no smoothing).
+RECIPE_FIELDS: dict[str, Any] = {
+    "optimizer": REQUIRED,  # adam | adamw | sgd
+    "learning_rate": REQUIRED,
+    "batch_size": REQUIRED,
+    "epochs": REQUIRED,
+    "input_size": REQUIRED,  # pixels, height = width
+    "schedule": "constant",  # constant | cosine | step | plateau | exponential
+    "schedule_epochs": [],  # epochs at which 'step' multiplies by schedule_factor
+    "schedule_factor": 0.1,
+    "schedule_patience": 10,  # epochs without improvement for 'plateau'
+    "warmup_epochs": 0,
+    "weight_decay": 0.0,
+    "momentum": 0.9,
+    "betas": [0.9, 0.999],
+    "loss": "cross-entropy",
+    "label_smoothing": 0.0,
+    "sampler": "shuffle",  # shuffle | balanced
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+    "precision": "fp32",  # fp32 | bf16
+    "channels_last": False,
+    "last_k": 5,  # epochs behind the selection last-k
+    "train_images": 0,  # 0 = all; a smaller number is a declared scaling
+}
+
+
+class Experiment(Declared):
+    """A method with its options, before a dataset is chosen."""
+
+    id: str = ""
+    paper: str = ""
+    method: str
+    backbone: str
+    pretraining: str = "none"
+    augmentation: str
+    recipe: str
+    options: dict[str, Any] = {}
+    weights: tuple[str, ...] = ()  # names in the weights registry this experiment cannot do without
+    note: str = ""
+
+
+class Column(Declared):
+    """A column of a printed table. Whatever it leaves out, the row or the table gives."""
+
+    id: str
+    title: str
+    protocol: str = ""
+    metric: str = ""
+    predicted: str = ""  # prediction-share tables: the predicted class
+    differs: str = ""  # why the paper's protocol is not ours, where it is not
+
+
+class Row(Declared):
+    """A printed row: ours to run (experiment) or quoted from another paper (cited)."""
+
+    id: str
+    title: str
+    experiment: str = ""
+    cited: str = ""
+    protocol: str = ""
+    metric: str = ""
+    truth: str = ""  # prediction-share tables: the true class
+    differs: str = ""
+    cells: dict[str, str]
+
+    @field_validator("cells", mode="before")
+    @classmethod
+    def _quoted(cls, cells: dict[str, Any]) -> dict[str, Any]:
+        for column, text in cells.items():
+            if not isinstance(text, str):
+                raise ValueError(f"cell '{column}': write the number as a quoted string, else its digits are lost ({text})")
+            float(text)
+        return cells
+
+
+class Claim(Declared):
+    """One number printed in a paper."""
+
+    table: str
+    row: str
+    column: str
+    printed: str  # the digits as printed
+    unit: str
+    metric: str
+    protocol: str
+    experiment: str
+    cited: str
+    differs: str
+
+    @property
+    def cell(self) -> str:
+        """The cell's address on the command line, e.g. pfvit-table4/vit-b/raf-db."""
+        return f"{self.table}/{self.row}/{self.column}"
+
+    @property
+    def value(self) -> float:
+        """The printed number."""
+        return float(self.printed)
+
+    @property
+    def entry(self) -> str:
+        """Id of the entry this claim is about; empty for cited rows."""
+        return f"{self.experiment}:{self.protocol}" if self.experiment else ""
+
+
+class Table(Declared):
+    """A printed table of results."""
+
+    id: str
+    paper: str = ""
+    title: str
+    where: str
+    unit: str = "%"
+    metric: str = "accuracy"
+    compare: str = "test-best"  # the selection the claim is compared with
+    compare_why: str = ""
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: str = ""
+
+    def claims(self) -> list[Claim]:
+        """Every printed number, row by row."""
+        columns = {column.id: column for column in self.columns}
+        found = []
+        for row in self.rows:
+            for name, printed in row.cells.items():
+                if name not in columns:
+                    raise unknown(f"column in {self.id}/{row.id}", name, columns)
+                column = columns[name]
+                metric = column.metric or row.metric or self.metric
+                if metric == "prediction_share":
+                    metric = f"prediction_share[{row.truth}>{column.predicted}]"
+                found.append(
+                    Claim(
+                        table=self.id, row=row.id, column=name, printed=printed, unit=self.unit, metric=metric,
+                        protocol=column.protocol or row.protocol, experiment=row.experiment, cited=row.cited,
+                        differs=column.differs or row.differs,
+                    )
+                )  # fmt: skip
+        return found
+
+
+class Paper(Declared):
+    """One paper file."""
+
+    id: str
+    title: str
+    venue: str
+    year: int
+    link: str = ""
+    contradictions: tuple[str, ...] = ()
+
+
+class PaperFile(Declared):
+    """The layout of tables/<paper>.yaml."""
+
+    paper: Paper
+    recipes: dict[str, Recipe] = Field(default_factory=dict)
+    experiments: dict[str, Experiment] = Field(default_factory=dict)
+    tables: list[Table] = Field(default_factory=list)
+
+
+class Entry(Declared):
+    """One declared experiment on one protocol: what the matrix is made of."""
+
+    experiment: Experiment
+    protocol: Protocol
+
+    @property
+    def id(self) -> str:
+        """experiment:protocol, the name used by `show`, runs.csv and the baseline."""
+        return f"{self.experiment.id}:{self.protocol.id}"
+
+
+class Declarations:
+    """Everything declared, with lookups that name the nearest match when they fail."""
+
+    def __init__(self, files: Iterable[PaperFile], protocols: Iterable[Protocol]) -> None:
+        self.protocols = _unique("protocol", ((p.id, p) for p in protocols))
+        papers = list(files)
+        self.papers = _unique("paper", ((f.paper.id, f.paper) for f in papers))
+        self.recipes = _unique(
+            "recipe", ((name, r.model_copy(update={"id": name})) for f in papers for name, r in f.recipes.items())
+        )
+        self.experiments = _unique(
+            "experiment",
+            (
+                (name, e.model_copy(update={"id": name, "paper": f.paper.id}))
+                for f in papers
+                for name, e in f.experiments.items()
+            ),
+        )
+        self.tables = _unique("table", ((t.id, t.model_copy(update={"paper": f.paper.id})) for f in papers for t in f.tables))
+        self._check()
+
+    def _check(self) -> None:
+        """Every name a declaration mentions exists."""
+        for experiment in self.experiments.values():
+            self.recipe(experiment.recipe)
+        for table in self.tables.values():
+            for row in table.rows:
+                if bool(row.experiment) == bool(row.cited):
+                    raise UserError(f"{table.id}/{row.id}: a row is either cited or names an experiment")
+            for claim in table.claims():
+                if claim.experiment:
+                    self.experiment(claim.experiment)
+                    self.protocol(claim.protocol)
+
+    def table(self, name: str) -> Table:
+        return _get("table", name, self.tables)
+
+    def recipe(self, name: str) -> Recipe:
+        return _get("recipe", name, self.recipes)
+
+    def experiment(self, name: str) -> Experiment:
+        return _get("experiment", name, self.experiments)
+
+    def protocol(self, name: str) -> Protocol:
+        return _get("protocol", name, self.protocols)
+
+    def entry(self, name: str) -> Entry:
+        """An entry by its id `experiment:protocol`."""
+        experiment, _, protocol = name.partition(":")
+        return Entry(experiment=self.experiment(experiment), protocol=self.protocol(protocol))
+
+    def claim(self, cell: str) -> Claim:
+        """A claim by its address table/row/column."""
+        table = self.table(cell.split("/")[0])
+        cells = {claim.cell: claim for claim in table.claims()}
+        return _get("cell", cell, cells)
+
+    def claims(self) -> list[Claim]:
+        """Every printed number of every paper."""
+        return [claim for table in self.tables.values() for claim in table.claims()]
+
+    def tables_of(self, paper: str) -> list[Table]:
+        if paper not in self.papers:
+            raise unknown("paper", paper, self.papers)
+        return [table for table in self.tables.values() if table.paper == paper]
+
+
+def _get(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    if name not in known:
+        raise unknown(kind, name, known)
+    return known[name]
+
+
+def _unique(kind: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise UserError(f"{kind} '{name}' is declared twice")
+        found[name] = value
+    return found
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse one YAML file with libyaml where it is built in (8x faster than the Python parser)."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+
+
+def parse(model: type[Declared], data: Any, path: Path) -> Any:
+    """Validate `data` read from `path`; every problem names the key, and a misspelt key its nearest match."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(model, problem) for problem in error.errors()[:5]]
+        raise UserError(f"{path}: " + "; ".join(lines), "correct the key or value named above") from None
+
+
+def _explain(model: type[BaseModel], problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = {name for kind in _models(model) for name in kind.model_fields}
+        return f"{where}: {unknown('key', str(problem['loc'][-1]), known)}".replace("\n  -> ", "; ")
+    return f"{where}: {problem['msg']}"
+
+
+def _models(model: type[BaseModel]) -> list[type[BaseModel]]:
+    return [Protocol] if model is Protocol else [PaperFile, Paper, Recipe, Sourced, Override, Experiment, Table, Column, Row]
+
+
+def protocol_files() -> list[Path]:
+    return sorted((ROOT / "bench" / "data").glob("protocols*.yaml"))
+
+
+def table_files() -> list[Path]:
+    return sorted((ROOT / "tables").glob("*.yaml"))
+
+
+@lru_cache(maxsize=1)
+def load() -> Declarations:
+    """All declarations of this installation."""
+    return load_from(table_files(), protocol_files())
+
+
+def load_from(tables: Iterable[Path], protocols: Iterable[Path]) -> Declarations:
+    """Declarations from given files (tests, outside packages)."""
+    found = []
+    for path in protocols:
+        data = read_yaml(path)
+        if not isinstance(data, dict) or set(data) != {"protocols"}:
+            raise UserError(f"{path}: expected one key 'protocols' holding a list")
+        found += [parse(Protocol, item, path) for item in data["protocols"]]
+    return Declarations([parse(PaperFile, read_yaml(path), path) for path in tables], found)

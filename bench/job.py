@@ -1,0 +1,230 @@
+"""One run in one process: data -> model -> train -> evaluate -> result.
+
+Started by an executor as `python -m bench.job SPEC.json`; exit status 0 done, 1 failed (traceback in error.txt),
+130 interrupted after writing a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from bench import declare, loop, matrix, provenance, registry, store, weights
+from bench.checkpoints import Checkpoints
+from bench.data import source
+from bench.errors import UserError
+from bench.method import Context, Method, Spec, macs, parameter_counts
+
+PROGRESS_SECONDS = 0.5
+
+
+def main(arguments: list[str]) -> int:
+    """Run the job described by the JSON file named on the command line."""
+    spec = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    folder = store.run_folder(spec["key"])
+    stop = _stop_on_signal()
+    try:
+        with FileLock(folder / "lock"):
+            if not (folder / "result.json").is_file():
+                execute(spec, folder, stop)
+        (folder / "error.txt").unlink(missing_ok=True)
+        return 0
+    except loop.Interrupted:
+        return 130
+    except BaseException as error:
+        text = traceback.format_exc()
+        last = f"{error}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        store.write_text(folder / "error.txt", f"{text}\n{last}\n")
+        print(last, file=sys.stderr)
+        return 1
+
+
+def execute(spec: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambda: False) -> None:
+    """Train and evaluate one run, leaving a finished run folder.
+
+    Args:
+        spec: `matrix.specification` of the run.
+        folder: the run folder.
+        stop: asked before every step; true means checkpoint and leave.
+    """
+    declared = declare.load()
+    run = matrix.find_run(declared, spec)
+    experiment, protocol = run.entry.experiment, run.entry.protocol
+    device = pick_device(spec["device"])
+    root = Path(spec["data_root"]) if spec["data_root"] else None
+    data = source.open_data(protocol, root)
+    files = weights.require(experiment.weights)
+    key = run.key(data.hash, weights.hashes(experiment.weights))
+    if key != spec["key"]:
+        raise UserError(f"{run.name}: code, declarations or data changed after planning ({spec['key']} is now {key})", "run again")
+
+    index_of = {name: i for i, name in enumerate(protocol.classes)}
+    labels = data.index["label"].map(index_of).to_numpy(np.int64)
+    rows = source.splits_of(data.index, protocol, run.fold)
+    if limit := int(run.recipe["train_images"]):
+        rows["train"] = rows["train"][:limit]
+    splits = {name: _to_device(data, labels, at, device) for name, at in rows.items()}
+
+    torch.manual_seed(run.seed)
+    steps = loop.steps_per_epoch(len(splits["train"]), int(run.recipe["batch_size"]))
+    context = Context(
+        classes=protocol.classes, input_size=int(run.recipe["input_size"]), steps_per_epoch=steps, device=device,
+        precision=run.recipe["precision"], seed=run.seed, weights=files,
+    )  # fmt: skip
+    model = Spec(experiment.id, experiment.backbone, experiment.pretraining, run.options)
+    method: Method = registry.find("method", experiment.method).load()(model, run.recipe, context)
+    job = loop.Job(
+        train=splits["train"], evaluated={name: s for name, s in splits.items() if name != "train"}, recipe=run.recipe,
+        augment=registry.find("augmentation", experiment.augmentation).load(), seed=run.seed, device=device,
+        checkpoints=Checkpoints(folder), checkpoint_seconds=float(spec["checkpoint_seconds"]),
+        progress=_reporter(folder, int(run.recipe["epochs"])), stop_requested=stop,
+    )  # fmt: skip
+    state = loop.train(method, job)
+    _write_result(run, spec, data, rows["test"], method, job, state, folder)
+    job.checkpoints.clear()
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device for `auto`, `cpu`, `cuda` or `cuda:N`."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise UserError(f"device '{name}' asked for, but torch sees no CUDA device", "use --device cpu")
+        # fp32 means fp32: convolutions would otherwise use tf32
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = True
+    return torch.device(name)
+
+
+def _to_device(data: source.Data, labels: np.ndarray, at: np.ndarray, device: torch.device) -> loop.Split:
+    pixels = torch.from_numpy(np.ascontiguousarray(data.pixels[data.rows[at]]))
+    return loop.Split(pixels.to(device), torch.from_numpy(labels[at]).to(device))
+
+
+def _write_result(
+    run: matrix.Run, spec: dict[str, Any], data: source.Data, test_rows: np.ndarray, method: Method, job: loop.Job,
+    state: loop.State, folder: Path,
+) -> None:  # fmt: skip
+    """Predictions first, then weights and manifest, result.json last."""
+    from safetensors.torch import save_file
+
+    test = data.index.iloc[test_rows]
+    protocol, experiment = run.entry.protocol, run.entry.experiment
+    selections = {}
+    for selection, kept in state.kept.items():
+        about = {
+            "run": spec["key"], "entry": run.entry.id, "protocol": protocol.id, "classes": list(protocol.classes),
+            "selection": selection, "profile": run.profile, "seed": run.seed, "fold": run.fold,
+        }  # fmt: skip
+        path = folder / f"predictions-{selection}.parquet"
+        _write_predictions(path, test["name"].tolist(), test["label"].tolist(), kept, protocol.classes, about)
+        selections[selection] = store.Selected(
+            epochs=tuple(kept["epochs"]), file=path.name, sha256=store.sha256_file(path)
+        )
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.net.state_dict().items()}
+    temporary = folder / ".model.tmp"
+    save_file(tensors, temporary, metadata={"run": spec["key"], "entry": run.entry.id, "classes": json.dumps(protocol.classes)})
+    os.replace(temporary, folder / "model.safetensors")
+    plugins = {kind: registry.find(kind, name).source_hash() for kind, name in _plugins(run).items()}
+    store.write_json(folder / "manifest.json", {
+        "machine": provenance.machine(), "source": plugins, "torch_threads": torch.get_num_threads(),
+        "deterministic": job.device.type == "cpu", "data": {"hash": data.hash, "images": len(data.index)},
+        "weights": weights.hashes(experiment.weights), "specification": {**spec, "data_root": ""},
+    })  # fmt: skip
+    total, trainable = parameter_counts(method.net)
+    trained = int(run.recipe["epochs"]) * _steps(job) * int(run.recipe["batch_size"])
+    result = store.Result(
+        run=spec["key"], experiment=experiment.id, method=experiment.method, backbone=experiment.backbone,
+        pretraining=experiment.pretraining, augmentation=experiment.augmentation, options=run.options,
+        protocol=protocol.id, classes=protocol.classes, profile=run.profile, synthetic=protocol.synthetic,
+        seed=run.seed, fold=run.fold, recipe=run.recipe, selections=selections, history=state.history,
+        seconds=round(state.seconds, 2), images_per_second=round(trained / max(1e-9, state.train_seconds), 2),
+        peak_memory_mb=round(_peak_memory(job.device), 1), parameters=total, trainable_parameters=trainable,
+        macs=macs(method.net, int(run.recipe["input_size"])), device=_device_name(job.device),
+        versions=provenance.versions(), commit=provenance.commit(), data_hash=data.hash, finished=provenance.now(),
+    )  # fmt: skip
+    store.write_text(folder / "result.json", result.model_dump_json(indent=1) + "\n")
+
+
+def _write_predictions(
+    path: Path, names: list[str], labels: list[str], kept: dict[str, Any], classes: tuple[str, ...], about: dict[str, Any]
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    repeats = len(kept["epochs"])
+    probabilities = kept["probabilities"].reshape(-1, len(classes))
+    columns = {
+        "name": pa.array(names * repeats),
+        "label": pa.array(labels * repeats).dictionary_encode(),
+        "epoch": pa.array(np.repeat(np.asarray(kept["epochs"], np.int32), len(names))),
+        **{f"p_{name}": pa.array(probabilities[:, i].astype(np.float32)) for i, name in enumerate(classes)},
+    }
+    table = pa.table(columns).replace_schema_metadata({"ferbench": json.dumps(about)})
+    store.write_stream(path, lambda stream: pq.write_table(table, stream, compression="zstd", compression_level=9))
+
+
+def _plugins(run: matrix.Run) -> dict[Any, str]:
+    experiment = run.entry.experiment
+    return {
+        "method": experiment.method, "augmentation": experiment.augmentation, "dataset": run.entry.protocol.dataset
+    }  # fmt: skip
+
+
+def _steps(job: loop.Job) -> int:
+    return loop.steps_per_epoch(len(job.train), int(job.recipe["batch_size"]))
+
+
+def _reporter(folder: Path, epochs: int) -> Callable[[int, int, int, float], None]:
+    """Write progress.json at most twice a second; the executor reads it."""
+    last = 0.0
+
+    def report(epoch: int, step: int, steps: int, rate: float) -> None:
+        nonlocal last
+        if time.monotonic() - last < PROGRESS_SECONDS:
+            return
+        last = time.monotonic()
+        text = json.dumps({"epoch": epoch, "epochs": epochs, "step": step, "steps": steps, "rate": rate, "pid": os.getpid()})
+        temporary = folder / ".progress.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, folder / "progress.json")
+
+    return report
+
+
+def _stop_on_signal() -> Callable[[], bool]:
+    """A flag raised by SIGINT or SIGTERM, so that a checkpoint can be written first."""
+    raised: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, frame: raised.append(received))
+    return lambda: bool(raised)
+
+
+def _peak_memory(device: torch.device) -> float:
+    """MiB: allocated on the GPU, or resident for the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU {provenance.processor()} ({torch.get_num_threads()} threads)"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,244 @@
+"""The one training loop: read it from top to bottom.
+
+Everything random is a function of (seed, epoch, step): the order of images, the augmentation draws, dropout. So a run
+continued from a checkpoint draws what the uninterrupted run would have drawn, and ends bit-identical on a CPU.
+Nothing inside an epoch waits for the device: losses are summed there and read once an epoch.
+Bump LOOP_VERSION when a change here changes numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.checkpoints import Checkpoints
+from bench.errors import UserError
+from bench.method import Method
+
+LOOP_VERSION = 1
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images of one split on the device: uint8 (N, H, W) or (N, H, W, 3), and class indices (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the loop needs besides the method."""
+
+    train: Split
+    evaluated: Mapping[str, Split]  # "test" and, where the protocol has one, "val"
+    recipe: Mapping[str, Any]
+    augment: Callable[[Tensor, torch.Generator], Tensor]
+    seed: int
+    device: torch.device
+    checkpoints: Checkpoints
+    checkpoint_seconds: float = 60.0
+    progress: Callable[[int, int, int, float], None] = lambda epoch, step, steps, rate: None
+    stop_requested: Callable[[], bool] = lambda: False
+
+
+@dataclass
+class State:
+    """How far a run has come; with the method's state, all that a checkpoint holds."""
+
+    epoch: int = 0  # finished epochs
+    step: int = 0  # finished steps of the current epoch
+    sums: dict[str, Tensor] = field(default_factory=dict)  # losses summed over the current epoch's steps
+    history: list[dict[str, float]] = field(default_factory=list)
+    kept: dict[str, dict[str, Any]] = field(default_factory=dict)  # selection -> {"epochs": [...], "probabilities": (k,N,K)}
+    seconds: float = 0.0
+    train_seconds: float = 0.0
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; the checkpoint has been written."""
+
+
+def train(method: Method, job: Job) -> State:
+    """Train from the last checkpoint, or from the start, to the recipe's last epoch.
+
+    Returns:
+        The final state: history and, for every selection, test probabilities.
+
+    Raises:
+        Interrupted: after writing a checkpoint, when a stop was requested.
+        UserError: when the loss stops being finite.
+    """
+    state = _resume(method, job)
+    epochs, batch = int(job.recipe["epochs"]), int(job.recipe["batch_size"])
+    steps = steps_per_epoch(len(job.train), batch)
+    begun = last_saved = time.monotonic()
+
+    def save() -> None:
+        # clocks restart with the process, so the time spent so far goes into the state
+        nonlocal begun, last_saved
+        now = time.monotonic()
+        state.seconds += now - begun
+        begun = last_saved = now
+        job.checkpoints.save({"method": method.state_dict(), "loop": _plain(state)})
+
+    while state.epoch < epochs:
+        order = epoch_order(job, state.epoch).to(job.device)
+        method.train()
+        epoch_begun, first_step = time.monotonic(), state.step
+        while state.step < steps:
+            if job.stop_requested():
+                save()
+                raise Interrupted
+            if time.monotonic() - last_saved > job.checkpoint_seconds:
+                save()
+            rows = order[state.step * batch : (state.step + 1) * batch]
+            generator = seed_step(job, state.epoch, state.step)
+            images = prepare(job.train.images[rows], job.recipe, job.augment, generator)
+            losses = method.update(images, job.train.labels[rows])
+            for name, loss in losses.items():
+                state.sums[name] = state.sums[name] + loss if name in state.sums else loss.clone()
+            state.step += 1
+            rate = (state.step - first_step) * batch / max(1e-9, time.monotonic() - epoch_begun)
+            job.progress(state.epoch, state.step, steps, rate)
+        _finish_epoch(method, job, state, steps, epoch_begun)
+    state.seconds += time.monotonic() - begun
+    return state
+
+
+def _finish_epoch(method: Method, job: Job, state: State, steps: int, epoch_begun: float) -> None:
+    """Read the epoch's losses (the one synchronisation), evaluate, and keep what each selection wants."""
+    record = {name: float(total) / steps for name, total in state.sums.items()}
+    if not all(np.isfinite(value) for value in record.values()):
+        hint = "lower the learning rate, or use precision fp32; the last checkpoint is from before this epoch"
+        raise UserError(f"the training loss is not finite after epoch {state.epoch + 1}: {record}", hint)
+    state.train_seconds += time.monotonic() - epoch_begun
+    method.train(False)
+    probabilities = {name: evaluate(method, split, job.recipe) for name, split in job.evaluated.items()}
+    for name, split in job.evaluated.items():
+        hits = probabilities[name].argmax(axis=1) == split.labels.cpu().numpy()
+        record[f"{name}_accuracy"] = float(hits.mean())
+    state.epoch += 1
+    state.step, state.sums = 0, {}
+    state.history.append({"epoch": state.epoch, **record})
+    method.epoch_end(state.epoch, record.get("loss", 0.0), record.get("val_accuracy"))
+    _select(state, probabilities["test"], int(job.recipe["epochs"]), int(job.recipe["last_k"]))
+
+
+def _select(state: State, probabilities: np.ndarray, epochs: int, last_k: int) -> None:
+    """Keep this epoch's test probabilities for every selection that it belongs to (ties go to the earlier epoch)."""
+    now = {"epochs": [state.epoch], "probabilities": probabilities[None]}
+    for selection, measure in (("test-best", "test_accuracy"), ("val-best", "val_accuracy")):
+        earlier = [record[measure] for record in state.history[:-1] if measure in record]
+        if measure in state.history[-1] and state.history[-1][measure] > max(earlier, default=-1.0):
+            state.kept[selection] = now
+    if state.epoch == epochs:
+        state.kept["last"] = now
+    if state.epoch > epochs - last_k:
+        before = state.kept.get("last-k")
+        state.kept["last-k"] = now if before is None else {
+            "epochs": [*before["epochs"], state.epoch],
+            "probabilities": np.concatenate([before["probabilities"], probabilities[None]]),
+        }  # fmt: skip
+
+
+def evaluate(method: Method, split: Split, recipe: Mapping[str, Any]) -> np.ndarray:
+    """Class probabilities (N, K) float32 of a split, without augmentation and in its own order."""
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(split), EVALUATION_BATCH):
+            images = prepare(split.images[start : start + EVALUATION_BATCH], recipe)
+            parts.append(method.predict(images).float().softmax(dim=1))
+    found: np.ndarray = torch.cat(parts).cpu().numpy()
+    return found
+
+
+def prepare(
+    pixels: Tensor,
+    recipe: Mapping[str, Any],
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Stored pixels to network input, all on the device.
+
+    Args:
+        pixels: uint8 (B, H, W) grey or (B, H, W, 3) RGB.
+        recipe: gives input_size, mean, std and the memory layout.
+        augment: applied at the stored size; None for evaluation.
+        generator: source of the augmentation's draws.
+
+    Returns:
+        float32 (B, 3, S, S), normalised.
+    """
+    images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    images = images.to(torch.float32).div_(255)
+    if augment is not None and generator is not None:
+        images = augment(images, generator)
+    size = int(recipe["input_size"])
+    if images.shape[-2:] != (size, size):
+        images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=images.shape[-1] > size)
+    mean = torch.tensor(recipe["mean"], device=images.device)[:, None, None]
+    std = torch.tensor(recipe["std"], device=images.device)[:, None, None]
+    images = (images - mean) / std  # grey broadcasts to three channels here
+    return images.contiguous(memory_format=torch.channels_last) if recipe["channels_last"] else images.contiguous()
+
+
+def steps_per_epoch(images: int, batch: int) -> int:
+    """Whole batches in an epoch; the remainder is left out (batch norm on a tiny batch hurts), another one each epoch."""
+    return max(1, images // batch)
+
+
+def epoch_order(job: Job, epoch: int) -> Tensor:
+    """Row numbers of an epoch in training order: a permutation, or draws with equal chances for every class."""
+    generator = np.random.Generator(np.random.Philox(key=[job.seed, epoch]))
+    count = len(job.train)
+    if job.recipe["sampler"] == "balanced":
+        labels = job.train.labels.cpu().numpy()
+        weights = 1.0 / np.bincount(labels)[labels]
+        order = generator.choice(count, size=count, p=weights / weights.sum())
+    elif job.recipe["sampler"] == "shuffle":
+        order = generator.permutation(count)
+    else:
+        raise UserError(f"unknown sampler '{job.recipe['sampler']}'", "known: shuffle, balanced")
+    return torch.from_numpy(order)
+
+
+def seed_step(job: Job, epoch: int, step: int) -> torch.Generator:
+    """Seed the device's randomness for one step; returns the generator for augmentation."""
+    words = np.random.SeedSequence([job.seed, epoch, step]).generate_state(2, np.uint64)
+    torch.manual_seed(int(words[0] >> np.uint64(1)))
+    return torch.Generator(job.device).manual_seed(int(words[1] >> np.uint64(1)))
+
+
+def _resume(method: Method, job: Job) -> State:
+    loaded = job.checkpoints.load()
+    if loaded is None:
+        return State()
+    method.load_state_dict(loaded["method"])
+    plain = dict(loaded["loop"])
+    plain["sums"] = {name: value.to(job.device) for name, value in plain["sums"].items()}
+    plain["kept"] = {
+        name: {"epochs": list(kept["epochs"]), "probabilities": kept["probabilities"].numpy()}
+        for name, kept in plain["kept"].items()
+    }
+    return State(**plain)
+
+
+def _plain(state: State) -> dict[str, Any]:
+    """The state as tensors and plain values, which `torch.load(weights_only=True)` accepts."""
+    kept = {
+        name: {"epochs": list(kept["epochs"]), "probabilities": torch.from_numpy(kept["probabilities"])}
+        for name, kept in state.kept.items()
+    }
+    return {**state.__dict__, "kept": kept, "sums": dict(state.sums), "history": list(state.history)}

@@ -1,0 +1,157 @@
+"""Tables x seeds x folds -> unique runs. A run that several tables need is one run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench import registry, store
+from bench.declare import Claim, Declarations, Entry, ProfileName, Table
+from bench.errors import UserError
+
+
+
+@dataclass(frozen=True)
+class Run:
+    """The unit that is queued, cached and resumed.
+
+    Attributes:
+        entry: experiment and protocol as run (profile quick: the synthetic stand-in).
+        recipe: plain values under the profile.
+        options: the method's options under the profile.
+    """
+
+    entry: Entry
+    profile: ProfileName
+    seed: int
+    fold: int
+    recipe: dict[str, Any]
+    options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """How the run is called in messages."""
+        fold = f" fold {self.fold + 1}/{self.entry.protocol.folds}" if self.entry.protocol.folds else ""
+        return f"{self.entry.id} seed {self.seed}{fold} [{self.profile}]"
+
+    @cached_property
+    def identity(self) -> tuple[str, str, str, int, int]:
+        """What makes it the same run to a reader: experiment, protocol, profile, seed, fold."""
+        return (self.entry.experiment.id, self.entry.protocol.id, self.profile, self.seed, self.fold)
+
+    def key(self, data_hash: str, weights: Mapping[str, str]) -> str:
+        """Content key, 16 hex digits: everything that can change a number, nothing that cannot.
+
+        Args:
+            data_hash: of the protocol as it lies on disk (names, labels, splits, pixels).
+            weights: SHA-256 of each external file, by role.
+        """
+        experiment, protocol = self.entry.experiment, self.entry.protocol
+        parts = {
+            "method": [experiment.method, registry.find("method", experiment.method).version],
+            "augmentation": [experiment.augmentation, registry.find("augmentation", experiment.augmentation).version],
+            "dataset": [protocol.dataset, registry.find("dataset", protocol.dataset).version],
+            "loop": _loop_version(),
+            "backbone": experiment.backbone,
+            "pretraining": experiment.pretraining,
+            "options": self.options,
+            "recipe": self.recipe,
+            "protocol": [protocol.id, list(protocol.classes), protocol.folds],
+            "data": data_hash,
+            "weights": dict(weights),
+            "profile": self.profile,
+            "seed": self.seed,
+            "fold": self.fold,
+        }
+        return hashlib.sha256(store.canonical(parts)).hexdigest()[:16]
+
+
+def _loop_version() -> int:
+    """LOOP_VERSION of bench/loop.py, read without importing torch."""
+    source = (registry.ROOT / "bench" / "loop.py").read_text(encoding="utf-8")
+    line = next(line for line in source.splitlines() if line.startswith("LOOP_VERSION = "))
+    return int(line.split("=")[1])
+
+
+def expand(declared: Declarations, claims: Iterable[Claim], profile: ProfileName, seeds: Iterable[int]) -> list[Run]:
+    """Unique runs behind `claims`, in declaration order. Cited claims and parameter counts need none."""
+    found: dict[tuple[str, str, str, int, int], Run] = {}
+    wanted = list(seeds)
+    for claim in claims:
+        if not claim.experiment or claim.metric.startswith("parameters"):
+            continue
+        for run in runs_of(declared, running_entry(declared, claim, profile), profile, wanted):
+            found.setdefault(run.identity, run)
+    return list(found.values())
+
+
+def running_entry(declared: Declarations, claim: Claim, profile: ProfileName) -> Entry:
+    """The entry that is trained for a claim: its synthetic stand-in under quick, the whole set for a subset."""
+    protocol = declared.protocol(claim.protocol)
+    if profile == "quick" and not protocol.synthetic:
+        if not protocol.stand_in:
+            raise UserError(f"protocol '{protocol.id}' declares no synthetic stand-in", "add stand_in to its declaration")
+        protocol = declared.protocol(protocol.stand_in)
+    if protocol.subset_of:
+        protocol = declared.protocol(protocol.subset_of)
+    return Entry(experiment=declared.experiment(claim.experiment), protocol=protocol)
+
+
+def scored_protocol(declared: Declarations, claim: Claim, profile: ProfileName) -> str:
+    """Id of the protocol whose scores answer a claim under a profile: the subset itself where it is one."""
+    protocol = declared.protocol(claim.protocol)
+    return protocol.stand_in if profile == "quick" and not protocol.synthetic else protocol.id
+
+
+def runs_of(declared: Declarations, entry: Entry, profile: ProfileName, seeds: Iterable[int]) -> list[Run]:
+    """Every seed and fold of one entry under a profile."""
+    recipe = declared.recipe(entry.experiment.recipe)
+    options = options_of(declared, entry, profile)
+    plain = {name: value for name, value in recipe.values(profile).items() if not name.startswith("method.")}
+    return [
+        Run(entry, profile, seed, fold, plain, options)
+        for seed in seeds
+        for fold in range(max(1, entry.protocol.folds))
+    ]
+
+
+def options_of(declared: Declarations, entry: Entry, profile: ProfileName) -> dict[str, Any]:
+    """The method's options: the recipe's `method.*` fields, then the experiment's own, then the profile's."""
+    recipe = declared.recipe(entry.experiment.recipe)
+    shared = {
+        name.removeprefix("method."): value
+        for name, value in recipe.values(profile).items()
+        if name.startswith("method.")
+    }
+    return {**shared, **entry.experiment.options, **recipe.override(profile).options}
+
+
+def selected_tables(
+    declared: Declarations, tables: Iterable[str], papers: Iterable[str], everything: bool
+) -> list[Table]:
+    """The tables a command line asks for, in declaration order, each once."""
+    if everything:
+        return list(declared.tables.values())
+    wanted = [declared.table(name) for name in tables]
+    wanted += [table for paper in papers for table in declared.tables_of(paper)]
+    return list({table.id: table for table in wanted}.values())
+
+
+def specification(run: Run, key: str, data_root: Path | None, device: str, checkpoint_seconds: float) -> dict[str, Any]:
+    """Everything a job process needs to find its run again."""
+    return {
+        "key": key, "experiment": run.entry.experiment.id, "protocol": run.entry.protocol.id, "profile": run.profile,
+        "seed": run.seed, "fold": run.fold, "data_root": str(data_root) if data_root else "", "device": device,
+        "checkpoint_seconds": checkpoint_seconds,
+    }  # fmt: skip
+
+
+def find_run(declared: Declarations, spec: dict[str, Any]) -> Run:
+    """The declared run a specification names."""
+    entry = declared.entry(f"{spec['experiment']}:{spec['protocol']}")
+    runs = runs_of(declared, entry, spec["profile"], [spec["seed"]])
+    return runs[spec["fold"]]

@@ -1,0 +1,227 @@
+"""The contract between the training loop and a method.
+
+A method owns its networks, losses and optimizers; the loop owns data, devices, precision, checkpoints and logging.
+Adversarial training, two-pass optimizers and masked pretraining fit because one call of `update` is one step, whatever
+happens inside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.errors import UserError, unknown
+
+RecipeValues = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Which model to build: the part of an entry that a method's `build` reads.
+
+    Attributes:
+        options: the recipe's `method.*` values, overridden by the experiment's and the profile's options.
+    """
+
+    experiment: str
+    backbone: str
+    pretraining: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may know about the run it is built for."""
+
+    classes: tuple[str, ...]
+    input_size: int
+    steps_per_epoch: int
+    device: torch.device
+    precision: str = "fp32"  # fp32 | bf16
+    seed: int = 0
+    weights: Mapping[str, Path] = field(default_factory=dict)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision the recipe asks for; a no-op for fp32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+class Method:
+    """Base of every method. Subclasses set `net` and implement `update` and `predict`."""
+
+    net: nn.Module
+
+    def update(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """One optimisation step.
+
+        Args:
+            images: float (B, 3, H, W), normalised and augmented.
+            targets: int64 (B,), indices into `context.classes`.
+
+        Returns:
+            Detached scalar losses by name, still on the device (the loop never synchronises inside an epoch).
+        """
+        raise NotImplementedError
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits (B, K) in evaluation mode for float images (B, 3, H, W)."""
+        raise NotImplementedError
+
+    def epoch_end(self, epoch: int, train_loss: float, val_accuracy: float | None) -> None:
+        """Called after each epoch's evaluation; schedules that follow a metric live here."""
+
+    def train(self, mode: bool = True) -> None:
+        """Switch networks between training and evaluation behaviour."""
+        self.net.train(mode)
+
+    def to(self, device: torch.device, channels_last: bool) -> None:
+        """Move networks to the device and memory layout of the run."""
+        self.net.to(device, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue exactly."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        raise NotImplementedError
+
+
+class Supervised(Method):
+    """One network, one optimizer, cross-entropy with label smoothing, one schedule: the ordinary case.
+
+    Learning rate = base x warm-up x schedule; `constant`, `cosine`, `step` and `exponential` depend on the step count
+    only, `plateau` multiplies by `schedule_factor` when the loss it watches stops falling.
+    """
+
+    def __init__(self, net: nn.Module, recipe: RecipeValues, context: Context) -> None:
+        self.net = net
+        self.recipe = recipe
+        self.context = context
+        self.to(context.device, bool(recipe["channels_last"]))
+        self.optimizer = make_optimizer([p for p in net.parameters() if p.requires_grad], recipe)
+        self.steps = 0
+        self.plateau_scale = 1.0
+        self.best_watched = math.inf
+        self.bad_epochs = 0
+        if recipe["loss"] != "cross-entropy":
+            raise unknown("loss", recipe["loss"], ["cross-entropy"])
+
+    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Scalar training loss of a batch."""
+        with self.context.autocast():
+            logits = self.net(images)
+        return F.cross_entropy(logits.float(), targets, label_smoothing=float(self.recipe["label_smoothing"]))
+
+    def update(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        scale = schedule_scale(self.recipe, self.steps, self.context.steps_per_epoch) * self.plateau_scale
+        for group in self.optimizer.param_groups:
+            group["lr"] = float(self.recipe["learning_rate"]) * scale
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(images, targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.steps += 1
+        return {"loss": loss.detach()}
+
+    def predict(self, images: Tensor) -> Tensor:
+        with self.context.autocast():
+            logits: Tensor = self.net(images)
+        return logits.float()
+
+    def epoch_end(self, epoch: int, train_loss: float, val_accuracy: float | None) -> None:
+        if self.recipe["schedule"] != "plateau":
+            return
+        watched = train_loss if val_accuracy is None else -val_accuracy
+        if watched < self.best_watched:
+            self.best_watched, self.bad_epochs = watched, 0
+            return
+        self.bad_epochs += 1
+        if self.bad_epochs > int(self.recipe["schedule_patience"]):
+            self.plateau_scale *= float(self.recipe["schedule_factor"])
+            self.bad_epochs = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+            "plateau": [self.plateau_scale, self.best_watched, self.bad_epochs],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = int(state["steps"])
+        self.plateau_scale, self.best_watched, self.bad_epochs = state["plateau"]
+
+
+def make_optimizer(parameters: list[nn.Parameter], recipe: RecipeValues) -> torch.optim.Optimizer:
+    """The recipe's optimizer; fused where the device has it (same update rule, fewer kernels)."""
+    rate, decay = float(recipe["learning_rate"]), float(recipe["weight_decay"])
+    fused = all(parameter.device.type in ("cuda", "cpu") for parameter in parameters)
+    makers: dict[str, Callable[[], torch.optim.Optimizer]] = {
+        "adam": lambda: torch.optim.Adam(
+            parameters, rate, betas=tuple(recipe["betas"]), weight_decay=decay, fused=fused
+        ),
+        "adamw": lambda: torch.optim.AdamW(
+            parameters, rate, betas=tuple(recipe["betas"]), weight_decay=decay, fused=fused
+        ),
+        "sgd": lambda: torch.optim.SGD(
+            parameters, rate, momentum=float(recipe["momentum"]), weight_decay=decay, fused=fused
+        ),
+    }
+    if recipe["optimizer"] not in makers:
+        raise unknown("optimizer", str(recipe["optimizer"]), makers)
+    return makers[recipe["optimizer"]]()
+
+
+def schedule_scale(recipe: RecipeValues, step: int, steps_per_epoch: int) -> float:
+    """Factor on the learning rate before `step` (0-based): linear warm-up times the recipe's schedule."""
+    epoch, warmup = step / steps_per_epoch, float(recipe["warmup_epochs"])
+    ramp = min(1.0, (step + 1) / (warmup * steps_per_epoch)) if warmup else 1.0
+    kind, factor = recipe["schedule"], float(recipe["schedule_factor"])
+    if kind in ("constant", "plateau"):
+        return ramp
+    if kind == "cosine":
+        done = min(1.0, max(0.0, (epoch - warmup) / max(1e-9, float(recipe["epochs"]) - warmup)))
+        return ramp * 0.5 * (1.0 + math.cos(math.pi * done))
+    if kind == "step":
+        return ramp * factor ** sum(int(epoch) >= int(milestone) for milestone in recipe["schedule_epochs"])
+    if kind == "exponential":
+        return ramp * factor ** int(epoch)
+    raise unknown("schedule", str(kind), ["constant", "cosine", "step", "plateau", "exponential"])
+
+
+def parameter_counts(net: nn.Module) -> tuple[int, int]:
+    """(total, trainable) parameters."""
+    counts = [(p.numel(), p.numel() if p.requires_grad else 0) for p in net.parameters()]
+    return sum(total for total, _ in counts), sum(trainable for _, trainable in counts)
+
+
+def macs(net: nn.Module, input_size: int) -> int:
+    """Multiply-accumulates of one forward pass at batch 1: half of torch's flop counter, attention products included."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next(net.parameters()).device
+    was_training = net.training
+    net.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, 3, input_size, input_size, device=device))
+    net.train(was_training)
+    return int(counter.get_total_flops()) // 2
+
+
+def require_weights(context: Context, role: str) -> Path:
+    """The local file given for `role`, or an error that says what to provide."""
+    if role not in context.weights:
+        raise UserError(f"pretrained weights '{role}' are not at hand", f"give a local file for '{role}'")
+    return context.weights[role]

@@ -1,0 +1,163 @@
+"""The local queue: one subprocess for each run, so many at a time, failures kept to themselves.
+
+A job's whole contract is files: it is given a JSON specification, writes progress.json while it runs and result.json or
+error.txt at its end. So the queue can die at any moment without losing anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import declare, store
+
+POLL_SECONDS = 0.1
+PATIENCE_SECONDS = 60.0  # for a job to write its checkpoint when it is asked to stop
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run to execute: its key, how messages call it, and its specification."""
+
+    key: str
+    name: str
+    specification: dict[str, Any]
+
+
+@dataclass
+class Outcome:
+    """How a task ended: `done`, `failed` (see `error`) or `stopped` before its end."""
+
+    task: Task
+    status: str
+    seconds: float
+    error: str = ""
+
+
+@dataclass
+class _Running:
+    task: Task
+    process: subprocess.Popen[bytes]
+    begun: float
+    log: Path
+
+
+@dataclass
+class Local:
+    """Runs tasks on this machine, `slots` at a time.
+
+    Args:
+        slots: jobs at once.
+        devices: device of each slot in turn ("cpu", "cuda:0", ...).
+        fail_fast: start nothing more after the first failure.
+        report: called with every task's live progress, a few times a second.
+    """
+
+    slots: int = 1
+    devices: Sequence[str] = ("auto",)
+    fail_fast: bool = False
+    report: Callable[[list[tuple[Task, dict[str, Any]]], int, int], None] = lambda live, finished, total: None
+    ended: Callable[[Outcome], None] = lambda outcome: None
+    _running: dict[int, _Running] = field(default_factory=dict)
+
+    def run(self, tasks: Sequence[Task]) -> list[Outcome]:
+        """Execute every task; returns their outcomes in order of ending. Ctrl-C stops jobs after their checkpoint."""
+        waiting, outcomes = list(tasks), []
+        try:
+            while waiting or self._running:
+                for slot in range(self.slots):
+                    if slot not in self._running and waiting:
+                        self._start(slot, waiting.pop(0))
+                for outcome in self._reap():
+                    outcomes.append(outcome)
+                    self.ended(outcome)
+                    if self.fail_fast and outcome.status == "failed":
+                        waiting.clear()
+                self.report([(job.task, _progress(job.task)) for job in self._running.values()], len(outcomes), len(tasks))
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            outcomes += self._stop()
+            raise
+        finally:
+            self._stop()
+        return outcomes
+
+    def _start(self, slot: int, task: Task) -> None:
+        folder = store.run_folder(task.key)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "progress.json").unlink(missing_ok=True)
+        device = self.devices[slot % len(self.devices)]
+        store.write_json(folder / "specification.json", {**task.specification, "device": device})
+        log = folder / "log.txt"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "bench.job", str(folder / "specification.json")],
+                stdout=stream, stderr=subprocess.STDOUT, env=_environment(self.slots), start_new_session=True,
+            )  # fmt: skip
+        self._running[slot] = _Running(task, process, time.monotonic(), log)
+
+    def _reap(self) -> list[Outcome]:
+        found = []
+        for slot, job in list(self._running.items()):
+            status = job.process.poll()
+            if status is None:
+                continue
+            del self._running[slot]
+            seconds = time.monotonic() - job.begun
+            if status == 0:
+                found.append(Outcome(job.task, "done", seconds))
+            else:
+                found.append(Outcome(job.task, "failed", seconds, _last_words(job, status)))
+        return found
+
+    def _stop(self) -> list[Outcome]:
+        """Ask every job to write its checkpoint and leave; kill those that do not."""
+        for job in self._running.values():
+            if job.process.poll() is None:
+                job.process.send_signal(signal.SIGINT)
+        stopped = []
+        for job in self._running.values():
+            try:
+                job.process.wait(PATIENCE_SECONDS)
+            except subprocess.TimeoutExpired:
+                job.process.kill()
+                job.process.wait()
+            stopped.append(Outcome(job.task, "stopped", time.monotonic() - job.begun))
+        self._running.clear()
+        return stopped
+
+
+def _environment(slots: int) -> dict[str, str]:
+    """Threads shared out among the slots; passive waiting, since spinning threads starve each other on shared cores."""
+    threads = max(1, (os.cpu_count() or 1) // slots)
+    path = os.pathsep.join(filter(None, [str(declare.ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {
+        **os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }  # fmt: skip
+
+
+def _progress(task: Task) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((store.run_folder(task.key) / "progress.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _last_words(job: _Running, status: int) -> str:
+    folder = store.run_folder(job.task.key)
+    error = folder / "error.txt"
+    if error.is_file():
+        lines = error.read_text(encoding="utf-8").strip().splitlines()
+        return f"{lines[-1] if lines else 'failed'} (traceback: {error})"
+    how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+    return f"{how}; its output is in {job.log}; the next call continues from the last checkpoint"

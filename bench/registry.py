@@ -1,0 +1,137 @@
+"""Names of methods, datasets and augmentations, found without importing them.
+
+A plug-in is a function or class under a decorator with literal arguments:
+
+    @method("fervt", version=1)
+    def build(entry, recipe, context): ...
+
+The registry reads those decorators from the source with `ast`, so that listing and planning never import torch, and
+imports the module only when the plug-in is used. Packages outside this one add theirs through the entry-point groups
+`ferbench.methods`, `ferbench.datasets` and `ferbench.augmentations`, each entry point naming a module.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from bench.declare import ROOT
+from bench.errors import UserError, unknown
+
+Kind = Literal["method", "dataset", "augmentation"]
+Plugin = TypeVar("Plugin", bound=Callable[..., Any])
+# Where this package keeps its own plug-ins of each kind.
+HOMES: dict[Kind, str] = {"method": "methods", "dataset": "bench/data", "augmentation": "bench/data"}
+
+
+def _decorator(kind: Kind) -> Callable[..., Callable[[Plugin], Plugin]]:
+    def named(name: str, *, version: int) -> Callable[[Plugin], Plugin]:
+        def mark(plugin: Plugin) -> Plugin:
+            plugin.registered = (kind, name, version)  # type: ignore[attr-defined]
+            return plugin
+
+        return mark
+
+    return named
+
+
+method = _decorator("method")
+dataset = _decorator("dataset")
+augmentation = _decorator("augmentation")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A plug-in that is known but not yet imported."""
+
+    kind: Kind
+    name: str
+    version: int
+    module: str
+    attribute: str
+    path: Path
+    doc: str
+
+    def load(self) -> Any:
+        """Import and return the plug-in."""
+        plugin = getattr(importlib.import_module(self.module), self.attribute)
+        if getattr(plugin, "registered", None) != (self.kind, self.name, self.version):
+            raise UserError(f"{self.path}: '{self.attribute}' is not {self.kind} '{self.name}' version {self.version}")
+        return plugin
+
+    def source_hash(self) -> str:
+        """SHA-256 over the plug-in's Python files: tells that code changed while the version did not."""
+        is_package = self.path.name == "__init__.py"
+        files = sorted(self.path.parent.glob("*.py")) if is_package else [self.path]
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def find(kind: Kind, name: str) -> Registered:
+    """The plug-in called `name`; an unknown name lists the nearest ones."""
+    known = available(kind)
+    if name not in known:
+        raise unknown(kind, name, known)
+    return known[name]
+
+
+@lru_cache(maxsize=8)
+def available(kind: Kind) -> dict[str, Registered]:
+    """Every plug-in of one kind, ours and those of installed packages."""
+    found: dict[str, Registered] = {}
+    for module, path in [*_own_modules(kind), *_outside_modules(kind)]:
+        for registered in _scan(kind, module, path):
+            if registered.name in found:
+                other = found[registered.name].path
+                raise UserError(f"{kind} '{registered.name}' is registered twice: {other} and {path}")
+            found[registered.name] = registered
+    return found
+
+
+def _own_modules(kind: Kind) -> Iterable[tuple[str, Path]]:
+    home = ROOT / HOMES[kind]
+    for path in sorted(home.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def _outside_modules(kind: Kind) -> Iterable[tuple[str, Path]]:
+    for point in entry_points(group=f"ferbench.{kind}s"):
+        try:
+            spec = importlib.util.find_spec(point.module)
+        except ModuleNotFoundError:
+            spec = None
+        if spec is None or spec.origin is None:
+            raise UserError(f"entry point '{point.name}' names module '{point.module}', which is not installed")
+        yield point.module, Path(spec.origin)
+
+
+def _scan(kind: Kind, module: str, path: Path) -> Iterable[Registered]:
+    source = path.read_text(encoding="utf-8")
+    if f"@{kind}(" not in source:
+        return
+    for node in ast.parse(source, str(path)).body:
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            continue
+        for decorator in node.decorator_list:
+            if isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name) and decorator.func.id == kind:
+                name, version = _literal_arguments(decorator, path)
+                doc = (ast.get_docstring(node) or "").split("\n")[0]
+                yield Registered(kind, name, version, module, node.name, path, doc)
+
+
+def _literal_arguments(call: ast.Call, path: Path) -> tuple[str, int]:
+    try:
+        (name,) = [ast.literal_eval(argument) for argument in call.args]
+        (version,) = [ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg == "version"]
+    except ValueError:
+        message = f"{path}:{call.lineno}: a registration needs a literal name and version"
+        raise UserError(message, 'write @method("name", version=1)') from None
+    return str(name), int(version)

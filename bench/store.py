@@ -1,0 +1,171 @@
+"""What a run leaves, and how it is written: whole or not at all.
+
+A run folder `<cache>/runs/<key>/` holds
+    result.json                     the typed record below; written last, so its presence means "done"
+    predictions-<selection>.parquet name, label, epoch, p_<class>...: the only source of metrics
+    manifest.json                   where, when and with what it was made
+    model.safetensors               weights after the last epoch
+    checkpoint-a / checkpoint-b     only while running (bench/checkpoints.py)
+    error.txt                       traceback of the last failure
+Runs on real data are also kept, without weights, under `<results>/runs/<key>/`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bench.errors import UserError
+
+SCHEMA_VERSION = 1
+SELECTIONS = ("last", "last-k", "test-best", "val-best")
+
+
+class Selected(BaseModel):
+    """One selection of a run: which epochs, and the file that holds their predictions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: tuple[int, ...]  # 1-based
+    file: str
+    sha256: str
+
+
+class Result(BaseModel):
+    """result.json, schema version 1. Times are seconds, memory is MiB, rates are training images per second."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    run: str
+    experiment: str
+    method: str
+    backbone: str
+    pretraining: str
+    augmentation: str
+    options: dict[str, Any]
+    protocol: str
+    classes: tuple[str, ...]
+    profile: str
+    synthetic: bool
+    seed: int
+    fold: int
+    recipe: dict[str, Any]
+    selections: dict[str, Selected]
+    history: list[dict[str, float]]
+    seconds: float
+    images_per_second: float
+    peak_memory_mb: float
+    parameters: int
+    trainable_parameters: int
+    macs: int
+    device: str
+    versions: dict[str, str]
+    commit: str
+    data_hash: str
+    finished: str
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file or leave what was there: temp file in the same folder, fsync, os.replace."""
+    _replace(path, lambda stream: stream.write(data))
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` for UTF-8 text."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_bytes` for JSON with sorted keys, so that files differ only where contents do."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_stream(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """`write_bytes` for content produced by a writer function (parquet, images)."""
+    _replace(path, write)
+
+
+def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = ""
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(descriptor, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "free some space, or point FERBENCH_CACHE / --results at another disk; finished runs are kept"
+            raise UserError(f"{path}: the disk is full", hint) from None
+        raise
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def canonical(value: Any) -> bytes:
+    """The one JSON spelling of a value that keys and hashes are made of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+
+
+def cache_root() -> Path:
+    """Caches and checkpoints: FERBENCH_CACHE, else the user's cache folder."""
+    configured = os.environ.get("FERBENCH_CACHE")
+    if configured:
+        return Path(configured).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferbench"
+
+
+def run_folder(key: str) -> Path:
+    """The working folder of a run."""
+    return cache_root() / "runs" / key
+
+
+def find_result(key: str, results: Path) -> Path | None:
+    """The folder that holds the finished run `key`: the cache, else the kept reference runs; None when not done."""
+    for folder in (run_folder(key), results / "runs" / key):
+        if (folder / "result.json").is_file():
+            return folder
+    return None
+
+
+def read_result(folder: Path, verify: bool = False) -> Result:
+    """Read a finished run.
+
+    Args:
+        folder: a run folder.
+        verify: also check the SHA-256 of every predictions file.
+
+    Raises:
+        UserError: damaged or incomplete; names the file.
+    """
+    path = folder / "result.json"
+    hint = f"delete {folder} (or pass --force) and run again"
+    try:
+        result = Result.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise UserError(f"{path}: damaged result ({str(error).splitlines()[0]})", hint) from None
+    for selected in result.selections.values():
+        file = folder / selected.file
+        if not file.is_file():
+            raise UserError(f"{file}: missing, though result.json names it", hint)
+        if verify and sha256_file(file) != selected.sha256:
+            raise UserError(f"{file}: damaged (SHA-256 differs from result.json)", hint)
+    return result

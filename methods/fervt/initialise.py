@@ -1,0 +1,25 @@
+"""Starting values: FER-VT section 4.2.2.
+
+"Kaiming uniform for the weights and biases of the rest of the convolutions", "attention blocks as in ViT". Neither rule is
+defined for a bias vector, so biases start at zero. The gain is that of ReLU, with fan-in, PyTorch's default mode.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def kaiming(module: nn.Module) -> None:
+    """For `Module.apply`: Kaiming uniform for a convolution's weight, zero for its bias."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def vit(module: nn.Module) -> None:
+    """For `Module.apply`: ViT's truncated normal of standard deviation 0.02 for a linear weight, zero for its bias."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,232 @@
+"""Claims beside results: the one place where a printed number meets ours. The writers only format what is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bench.declare import Claim, Table
+from bench.errors import UserError
+from bench.statistics import Judgement, Kind, Part, mcnemar, mean_sd, verdict, verdict_exact
+from bench.store import SELECTIONS
+from tables.render.results import Key, Results, SeedRuns
+
+SYNTHETIC = "SYNTHETIC, not comparable"
+PARAMETERS = "parameters_millions"
+Correct = Callable[[str, str], Mapping[str, bool] | None]  # (run, selection) -> image -> right, None where not kept
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a rendering is asked for, and what the plan knows that results cannot say."""
+
+    seeds: int = 1  # wanted
+    profiles: tuple[str, ...] = ("paper", "short")  # the first with results counts; quick stands alone
+    selection: str = ""  # compared with the claim; empty: the one each table declares
+    folds: Mapping[str, int] = field(default_factory=dict)  # protocol -> folds
+    stand_ins: Mapping[str, str] = field(default_factory=dict)  # protocol -> its SynthFER protocol, for profile quick
+    parameters: Mapping[tuple[str, str], float] | None = None  # (experiment, part) -> millions; part '' for the whole
+    blocked: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (experiment, protocol) -> why and what to do
+    deviations: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (experiment, protocol) -> recipe deviations
+    correct: Correct | None = None  # per-image answers, for the paired test within a column
+
+    def __post_init__(self) -> None:
+        if "quick" in self.profiles and len(self.profiles) > 1:
+            raise UserError("synthetic results (profile quick) cannot be mixed with real ones", "render profile quick alone")
+        if self.selection and self.selection not in SELECTIONS:
+            raise UserError(f"unknown selection '{self.selection}'", f"known: {', '.join(SELECTIONS)}")
+
+    @property
+    def synthetic(self) -> bool:
+        return "quick" in self.profiles
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One printed number and what we have for it. Numbers in the table's unit (percent); None where there is none."""
+
+    claim: Claim
+    judgement: Judgement
+    selection: str  # the one compared
+    profile: str = ""  # of our results
+    n: float = 0  # test images of one seed
+    k: float = 0  # correct images, mean over seeds
+    seeds: int = 0
+    wanted: int = 0
+    selections: Mapping[str, float] = field(default_factory=dict)  # every selection's mean over the same seeds
+    runs: tuple[Mapping[str, Any], ...] = ()  # rows of runs.csv behind the number
+    marks: tuple[str, ...] = ()  # †protocol, short‡, 'k of n seeds', ≈, cited
+
+    @property
+    def synthetic(self) -> bool:
+        return self.judgement.kind is Kind.SYNTHETIC
+
+    @property
+    def ours(self) -> float | None:
+        return self.judgement.mean
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One table, compared. `cells` by (row id, column id), in the order the paper prints them."""
+
+    table: Table
+    cells: Mapping[tuple[str, str], Cell]
+    selection: str
+    settings: Settings
+
+    @property
+    def synthetic(self) -> bool:
+        return self.settings.synthetic
+
+
+def compare(table: Table, results: Results, settings: Settings) -> Comparison:
+    """Join every claim of a table with the results.
+
+    Raises:
+        UserError: unknown metric in a claim, or a damaged confusion file.
+    """
+    selection = settings.selection or table.compare
+    cells = {(claim.row, claim.column): _cell(claim, results, settings, selection) for claim in table.claims()}
+    if settings.correct and not settings.synthetic:
+        cells = _mark_indistinguishable(cells, settings.correct)
+    return Comparison(table, cells, selection, settings)
+
+
+# -------------------------------------------------------------------------------------------------------------- one cell
+def _cell(claim: Claim, results: Results, settings: Settings, selection: str) -> Cell:
+    differs = ("†protocol",) if claim.differs else ()
+    if claim.cited:
+        return Cell(claim, Judgement(Kind.CITED, claim.cited), selection, marks=("cited", *differs))
+    if claim.metric.startswith(PARAMETERS):
+        return _parameter_cell(claim, settings, selection)
+    for profile in settings.profiles:
+        cell = _measured(claim, results, settings, selection, profile)
+        if cell:
+            return replace(cell, marks=(*differs, *cell.marks))
+    why = settings.blocked.get((claim.experiment, claim.protocol)) or (
+        f"not run yet: python run_all.py --table {claim.table} --profile {settings.profiles[0]}"
+    )
+    return Cell(claim, Judgement(Kind.BLOCKED, why), selection, wanted=settings.seeds, marks=differs)
+
+
+def _parameter_cell(claim: Claim, settings: Settings, selection: str) -> Cell:
+    part = claim.metric.removeprefix(PARAMETERS).strip("[]")
+    why = settings.blocked.get((claim.experiment, claim.protocol)) or "method not built: nothing to count"
+    return Cell(claim, verdict_exact(claim.printed, (settings.parameters or {}).get((claim.experiment, part)), blocked=why), selection)
+
+
+def _measured(claim: Claim, results: Results, settings: Settings, selection: str, profile: str) -> Cell | None:
+    protocol = settings.stand_ins.get(claim.protocol, claim.protocol) if profile == "quick" else claim.protocol
+    folds = settings.folds.get(protocol, 0)
+    key = Key(claim.experiment, protocol, profile, selection)
+    used, scores = _scores(results, key, claim.metric, folds)
+    if not scores:
+        return None
+    values = list(scores.values())
+    judgement = verdict(claim.printed, values, settings.seeds, protocol_differs=claim.differs, profile=profile)
+    marks = ("short‡",) if profile == "short" else ()
+    if len(values) < settings.seeds:
+        marks += (f"{len(values)} of {settings.seeds} seeds",)
+    missing_folds = [max(folds, 1) - len(runs.folds) for runs in used.values() if not runs.complete(folds)]
+    if missing_folds:
+        text = f"{folds - max(missing_folds)} of {folds} folds"
+        marks += (text,)
+        judgement = _partial(judgement, text)
+    return Cell(
+        claim,
+        judgement,
+        selection,
+        profile=profile,
+        n=sum(n for _, n in values[0]),
+        k=sum(k for score in values for k, _ in score) / len(values),
+        seeds=len(values),
+        wanted=settings.seeds,
+        selections=_selections(results, key, claim.metric, folds),
+        runs=tuple(row for runs in used.values() for row in runs.folds.values()),
+        marks=marks,
+    )
+
+
+def _scores(
+    results: Results, key: Key, metric: str, folds: int
+) -> tuple[dict[int, SeedRuns], dict[int, tuple[Part, ...]]]:
+    """Seeds with all their folds, and their counts; where no seed is complete yet, the incomplete ones."""
+    seeds = results.seeds(key)
+    used = {seed: runs for seed, runs in sorted(seeds.items()) if runs.complete(folds)} or dict(sorted(seeds.items()))
+    scores = {seed: results.score(key, seed, metric) for seed in used}
+    return used, {seed: score for seed, score in scores.items() if score}
+
+
+def _selections(results: Results, key: Key, metric: str, folds: int) -> dict[str, float]:
+    found = {}
+    for selection in SELECTIONS:
+        scores = _scores(results, key._replace(selection=selection), metric, folds)[1]
+        if scores:
+            found[selection] = 100 * mean_sd([sum(k / n for k, n in score) / len(score) for score in scores.values()])[0]
+    return found
+
+
+def _partial(judgement: Judgement, text: str) -> Judgement:
+    """A verdict on incomplete folds is none; what is never compared anyway keeps saying so."""
+    if judgement.kind in (Kind.SYNTHETIC, Kind.SHORTENED, Kind.DIFFERENT):
+        return judgement
+    return replace(judgement, kind=Kind.PARTIAL, reason=text)
+
+
+# ----------------------------------------------------------------------------------------------- paired test in a column
+def _mark_indistinguishable(cells: Mapping[tuple[str, str], Cell], correct: Correct) -> dict[tuple[str, str], Cell]:
+    """Mark with ≈ the best own accuracy of each column and those that McNemar's exact test cannot tell from it.
+
+    Rows are paired seed by seed on the same images; a row differs from the best when one of its S common seeds has
+    p < 0.05 / S (Bonferroni). A column whose best row has no per-image answers stays unmarked.
+    """
+    marked = dict(cells)
+    columns: dict[str, list[tuple[str, str]]] = {}
+    for place, cell in cells.items():
+        if cell.claim.metric == "accuracy" and cell.ours is not None and not cell.claim.cited:
+            columns.setdefault(place[1], []).append(place)
+    for places in columns.values():
+        best = max(places, key=lambda place: cells[place].ours or 0.0)
+        alike = [p for p in places if p != best and _indistinguishable(cells[best], cells[p], correct)]
+        for place in [best, *alike] if alike else []:
+            marked[place] = replace(marked[place], marks=(*marked[place].marks, "≈"))
+    return marked
+
+
+def _indistinguishable(best: Cell, other: Cell, correct: Correct) -> bool:
+    if (best.claim.protocol, best.profile) != (other.claim.protocol, other.profile):
+        return False
+    first, second = _answers(best, correct), _answers(other, correct)
+    common = first.keys() & second.keys()
+    p_values = []
+    for seed in common:
+        a, b = first[seed], second[seed]
+        if a.keys() != b.keys():
+            return False  # not the same test images: no pairs
+        p_values.append(mcnemar(sum(a[i] and not b[i] for i in a), sum(b[i] and not a[i] for i in a)))
+    return bool(p_values) and min(p_values) >= 0.05 / len(p_values)
+
+
+def _answers(cell: Cell, correct: Correct) -> dict[int, dict[tuple[int, str], bool]]:
+    """Seed -> (fold, image) -> right, of the runs whose predictions are kept."""
+    found: dict[int, dict[tuple[int, str], bool]] = {}
+    for row in cell.runs:
+        answers = correct(row["run"], cell.selection)
+        if answers:
+            fold = int(row["fold"]) if row.get("fold") == row.get("fold") and row.get("fold") is not None else 0
+            found.setdefault(int(row["seed"]), {}).update({(fold, image): right for image, right in answers.items()})
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- provenance
+def runs_of(comparison: Comparison) -> list[Mapping[str, Any]]:
+    """The rows of runs.csv behind a comparison, each run once."""
+    unique = {row["run"]: row for cell in comparison.cells.values() for row in cell.runs}
+    return list(unique.values())
+
+
+def entries_of(cells: Iterable[Cell]) -> set[tuple[str, str]]:
+    """(experiment, protocol) of the cells that have results."""
+    return {(c.claim.experiment, c.claim.protocol) for c in cells if c.runs}
