@@ -75,7 +75,7 @@ class Recipe(Declared):
     @classmethod
     def _known_fields(cls, fields: dict[str, Sourced]) -> dict[str, Sourced]:
         for name, field in fields.items():
-            if name not in RECIPE_FIELDS and not name.startswith("method."):
+            if name not in RECIPE_FIELDS and not name.startswith(("method.", "reading.")):
                 raise ValueError(str(unknown("recipe field", name, RECIPE_FIELDS)))
             if field.source == "choice" and not field.why:
                 raise ValueError(f"recipe field '{name}' is a choice and needs a 'why'")
@@ -89,7 +89,7 @@ class Recipe(Declared):
     def values(self, profile: ProfileName) -> dict[str, Any]:
         """Plain values under `profile`: defaults, then declared fields, then the profile's overrides."""
         values = {name: default for name, default in RECIPE_FIELDS.items() if default is not REQUIRED}
-        values |= {name: field.value for name, field in self.fields.items()}
+        values |= {name: field.value for name, field in self.fields.items() if not name.startswith("reading.")}
         if profile != "paper":
             values |= self.override(profile).fields
         return values
@@ -105,7 +105,8 @@ class Recipe(Declared):
 
 REQUIRED = object()
 # Every field the loop, the augmentations and the ordinary supervised method read. Method-specific fields are
-# declared as 'method.<name>'. A default is a value that changes nothing (no decay, no smoothing).
+# declared as 'method.<name>' and reach the method as options; 'reading.<name>' records a decision that is built into the
+# method's code (its version covers it). A default is a value that changes nothing (no decay, no smoothing).
 RECIPE_FIELDS: dict[str, Any] = {
     "optimizer": REQUIRED,  # adam | adamw | sgd
     "learning_rate": REQUIRED,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry, store
-from bench.declare import Claim, Declarations, Entry, ProfileName, Table
+from bench.declare import RECIPE_FIELDS, Claim, Declarations, Entry, ProfileName, Table
 from bench.errors import UserError
 
 
@@ -59,7 +59,8 @@ class Run:
             "backbone": experiment.backbone,
             "pretraining": experiment.pretraining,
             "options": self.options,
-            "recipe": self.recipe,
+            # a field at its neutral default is left out, so that a new recipe field does not orphan old results
+            "recipe": {name: value for name, value in self.recipe.items() if RECIPE_FIELDS.get(name) != value},
             "protocol": [protocol.id, list(protocol.classes), protocol.folds],
             "data": data_hash,
             "weights": dict(weights),

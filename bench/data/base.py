@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-
 from bench.declare import Protocol
 from bench.errors import UserError
 
@@ -84,8 +83,8 @@ class Dataset(ABC):
         """Images and labels of `protocol`.
 
         Returns:
-            One row per image: name (str, unique), label (class name), split (train | val | test); where there are votes,
-            `votes_<class>` (int); where there are folds, `fold` (int).
+            One row per image: name (str, unique), label (class name), split (train | val | test); `votes_<class>` (int)
+            where there are votes, `fold` (int) where there are folds.
 
         Raises:
             UserError: a file or row is wrong (named), or the counts are not the protocol's.
@@ -142,7 +141,8 @@ def check_counts(frame: pd.DataFrame, protocol: Protocol, source: str) -> None:
             if per_class.get((split, label), 0) != expected:
                 wrong.append(f"{split}/{label}: expected {expected:,}, found {per_class.get((split, label), 0):,}")
     if protocol.counts:
-        wrong += [f"{split}: expected none, found {n:,}" for split, n in per_split.items() if split not in protocol.counts]
+        extra = {split: n for split, n in per_split.items() if split not in protocol.counts}
+        wrong += [f"{split}: expected none, found {n:,}" for split, n in extra.items()]
     if wrong:
         shown = "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
         raise UserError(
@@ -165,7 +165,7 @@ def find_dataset(data_root: Path, dataset_class: type[Dataset]) -> Path | None:
     Raises:
         UserError: `data_root` is not a folder.
     """
-    found = []
+    found: list[tuple[int, int, Path]] = []
     for folder in _candidates(data_root):
         layout = dataset_class.detect(folder)
         if layout is not None:
@@ -180,7 +180,7 @@ def why_not_found(data_root: Path, dataset_class: type[Dataset]) -> list[str]:
 
 def _candidates(data_root: Path) -> list[Path]:
     if not data_root.is_dir():
-        raise UserError(f"data root {data_root} is not a folder", "set --data-root or FERBENCH_DATA to the folder of your data")
+        raise UserError(f"data root {data_root} is not a folder", "correct --data-root or FERBENCH_DATA")
     try:
         inside = [entry for entry in data_root.iterdir() if not entry.name.startswith(".") and entry.is_dir()]
     except PermissionError:

@@ -74,7 +74,8 @@ def open_pixels(ds: Dataset, cache_root: Path) -> Pixels:
                 _build(ds, names, want, path)
                 opened, reason = _open(path, want)
     if opened is None:
-        raise UserError(f"cache {path} was written and reads back wrong: {reason}", "check the disk, or set FERBENCH_CACHE elsewhere")
+        message = f"cache {path} was written and reads back wrong: {reason}"
+        raise UserError(message, "check the disk, or set FERBENCH_CACHE elsewhere")
     array, digest = opened
     return Pixels(array, names, digest, path)
 
@@ -184,13 +185,13 @@ def _blocks(ds: Dataset, names: list[str]) -> Iterator[bytes]:
     held for most of an image that small).
     """
     per_block = max(1, CHUNK_BYTES // int(np.prod(ds.shape)))
-    buffer, done = bytearray(), 0
+    buffer = bytearray()
     progress = _Progress(f"decoding {ds.protocol.dataset}", len(names))
-    for name, image in zip(names, ds.pixels(names), strict=True):
+    for done, (name, image) in enumerate(zip(names, ds.pixels(names), strict=True), 1):
         if image.shape != tuple(ds.shape) or image.dtype != np.uint8:
-            raise UserError(f"image '{name}' is {image.shape} {image.dtype}, expected {tuple(ds.shape)} uint8", "restore the original file")
+            message = f"image '{name}' is {image.shape} {image.dtype}, expected {tuple(ds.shape)} uint8"
+            raise UserError(message, "restore the original file")
         buffer += image.tobytes()
-        done += 1
         if done % per_block == 0:
             yield bytes(buffer)
             buffer.clear()
@@ -211,7 +212,8 @@ class _Progress:
         if now >= self.next and done < self.total:
             self.next = now + REPORT_SECONDS
             left = (now - self.start) / done * (self.total - done)
-            print(f"{self.what}: {done:,} of {self.total:,} images, about {left:.0f} s left", file=sys.stderr, flush=True)
+            text = f"{self.what}: {done:,} of {self.total:,} images, about {left:.0f} s left"
+            print(text, file=sys.stderr, flush=True)
 
 
 def _full(folder: Path, size: int, reason: str) -> UserError:
@@ -222,4 +224,5 @@ def _full(folder: Path, size: int, reason: str) -> UserError:
 
 
 def _cannot_write(folder: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write into the cache folder {folder}: {error.strerror}", "set FERBENCH_CACHE to a writable folder")
+    message = f"cannot write into the cache folder {folder}: {error.strerror}"
+    return UserError(message, "set FERBENCH_CACHE to a writable folder")

@@ -1,8 +1,8 @@
 """FERPlus: the 48x48 grey faces of FER2013 with ten crowd votes each (Barsoum et al. 2016, arXiv 1608.01041).
 
-Two layouts: the official folders FER2013{Train,Valid,Test} of PNG files with a label.csv each, and FER2013's fer2013.csv
-(pixels) beside fer2013new.csv (votes), joined by row order. The benchmark needs the votes of label.csv; a copy
-that has only fer2013new.csv serves the protocols whose rule ends in `/fer2013new`.
+Two layouts: the official folders FER2013{Train,Valid,Test} of PNG files with a label.csv each, and fer2013.csv (pixels)
+beside fer2013new.csv (votes), joined by row order. The benchmark needs the votes of label.csv; a copy that has only
+fer2013new.csv serves the protocols whose rule ends in `/fer2013new`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from bench.registry import dataset
 if TYPE_CHECKING:
     import pandas as pd
 
-OTHER_SOURCE = "/fer2013new"  # ends a rule that takes votes from fer2013new.csv instead of label.csv
+OTHER_SOURCE = "/fer2013new"  # ends a rule that takes votes from fer2013new.csv, not label.csv
+GET = "get it from github.com/microsoft/FERPlus"
 
 
 @dataset("ferplus", version=1)
@@ -35,8 +36,8 @@ class FERPlus(Dataset):
     shape = (SIZE, SIZE)
     layouts: ClassVar[tuple[str, ...]] = ("folders", "csv+label.csv", "csv")
     looked_for: ClassVar[str] = (
-        "FER2013Train, FER2013Valid and FER2013Test with a label.csv of 'name,box,10 votes' and PNG files (also under data/), "
-        "or a table with the columns emotion, pixels, Usage beside one whose header starts 'Usage,Image name'"
+        "FER2013Train, FER2013Valid, FER2013Test with a label.csv of 'name,box,10 votes' and PNG files (also in data/), or "
+        " a table with the columns emotion, pixels, Usage beside one whose header starts 'Usage,Image name'"
     )
     decode: ClassVar[dict[str, object]] = {"mode": "L", "size": [SIZE, SIZE]}
     benchmark: ClassVar[str] = "ferplus-8@majority"
@@ -88,23 +89,24 @@ class FERPlus(Dataset):
         """The reason this copy lacks the votes (or the list) that `protocol` needs."""
         rule, from_new = _source(protocol)
         if protocol.subset_of:
-            return UserError(f"protocol {protocol.id}: lists of RAN's subsets are not read yet", f"run {protocol.subset_of}")
+            message = f"protocol {protocol.id}: lists of RAN's subsets are not read yet"
+            return UserError(message, f"run {protocol.subset_of}")
         if rule not in labels.RULES:
-            return unknown("FERPlus label rule", protocol.rule, [*labels.RULES, *(r + OTHER_SOURCE for r in labels.RULES)])
+            known = [*labels.RULES, *(known + OTHER_SOURCE for known in labels.RULES)]
+            return unknown("FERPlus label rule", protocol.rule, known)
         if from_new and self.found.votes is None:
-            return UserError(f"protocol {protocol.id} needs fer2013new.csv, which is not in {self.folder}",
-                             "get it from github.com/microsoft/FERPlus")  # fmt: skip
+            return UserError(f"protocol {protocol.id} needs fer2013new.csv, which is not in {self.folder}", GET)
         if not from_new and self.layout == "csv":
             return UserError(
-                f"protocol {protocol.id} needs the votes of label.csv; {self.folder} has only {_name(self.found.votes)}, "
+                f"protocol {protocol.id} needs the votes of label.csv; {self.folder} has only fer2013new.csv, "
                 "whose votes differ for 1,602 images and give another test set",
-                "put FER2013Train, FER2013Valid and FER2013Test with their label.csv from github.com/microsoft/FERPlus (data/) "
-                f"beside it, or ask for {protocol.id}-fer2013new",
+                "put FER2013Train, FER2013Valid and FER2013Test with their label.csv (data/ of "
+                f"github.com/microsoft/FERPlus) beside it, or use {protocol.id}-fer2013new",
             )
         return None
 
     def index(self, protocol: Protocol) -> pd.DataFrame:
-        """Columns name, label, split, votes_<class> (8); under the soft rule also soft_<class>, shares that sum to 1."""
+        """Columns name, label, split, votes_<class> (8); under the soft rule also soft_<class>, which sum to 1."""
         import pandas as pd
 
         problem = self.blocked(protocol)
@@ -128,7 +130,7 @@ class FERPlus(Dataset):
             targets = labels.soft_targets(table.votes[kept]).astype(np.float32)
             for column, emotion in enumerate(labels.EMOTIONS):
                 frame[f"soft_{emotion}"] = targets[:, column]
-        source = _name(self.found.votes) if from_new else "label.csv"
+        source = "fer2013new.csv" if from_new else "label.csv"
         check_counts(frame, protocol, f"{self.folder}: {source} with rule '{rule}'")
         return frame
 
@@ -143,7 +145,8 @@ class FERPlus(Dataset):
             image = self.read(name)
             if image.shape != self.shape:
                 size = f"{image.shape[1]}x{image.shape[0]}{' colour' if image.ndim == 3 else ''}"
-                raise UserError(f"{self._place(name)} is {size}, not 48x48 grey", "use FER2013's own images, not a resized copy")
+                message = f"{self._place(name)} is {size}, not 48x48 grey"
+                raise UserError(message, "use FER2013's own images, not a resized copy")
             yield image
 
     def read(self, name: str) -> np.ndarray:
@@ -167,16 +170,18 @@ class FERPlus(Dataset):
         if self.layout != "folders":
             return []
         listed = set(zip(self.splits(), self.names(), strict=True))
-        return [f"{FOLDERS[s]}/{name}" for s, there in self._pictures.items() for name in sorted(there) if (s, name) not in listed]
+        there = [(split, name) for split, names in self._pictures.items() for name in sorted(names)]
+        return [f"{FOLDERS[split]}/{name}" for split, name in there if (split, name) not in listed]
 
     def remarks(self) -> list[str]:
         name = "fer0033120.png"
         if name not in self._positions:
             return []
         if self.layout == "folders":
-            return [f"{name} (test, neutral) is the name of two rows of fer2013new.csv; the official exporter keeps the second, "
-                    "a 'missing image' warning triangle, and the benchmark counts it"]  # fmt: skip
-        return [f"{name} (test, neutral) is read from the first of its two rows; PNG copies hold the second, a warning triangle"]
+            kept = "the official exporter keeps the second, a 'missing image' warning triangle"
+        else:
+            kept = "this layout gives the first; PNG copies have the second, a 'missing image' warning triangle"
+        return [f"{name} (test, neutral in the benchmark) names two pictures: {kept}"]
 
     @cached_property
     def _from_labels(self) -> labels.Votes:
@@ -188,7 +193,7 @@ class FERPlus(Dataset):
             path = self.found.folders[split] / "label.csv"
             if split not in self.found.labels:
                 what = path if path.parent.is_dir() else path.parent
-                raise UserError(f"{what} is missing: the {split} split is not there", "restore it from github.com/microsoft/FERPlus")
+                raise UserError(f"{what} is missing: there is no {split} split", GET)
             some, table = labels.read_label_csv(path)
             names += some
             splits += [split] * len(some)
@@ -197,14 +202,14 @@ class FERPlus(Dataset):
             split_of: dict[str, str] = {}
             for name, split in zip(names, splits, strict=True):
                 if split_of.setdefault(name, split) != split:
-                    raise UserError(f"{self.folder}: '{name}' is in the label.csv of {split_of[name]} and of {split}",
-                                    "restore the published label.csv files")  # fmt: skip
+                    message = f"{self.folder}: '{name}' is in the label.csv of {split_of[name]} and of {split}"
+                    raise UserError(message, GET)
         return labels.Votes(names, splits, np.concatenate(votes))
 
     @cached_property
     def _rows(self) -> labels.Rows:
         if self.found.votes is None:
-            raise UserError(f"fer2013new.csv is not in {self.folder}", "get it from github.com/microsoft/FERPlus")
+            raise UserError(f"fer2013new.csv is not in {self.folder}", GET)
         return labels.read_fer2013new(self.found.votes)
 
     def _from_votes(self) -> labels.Votes:
@@ -243,18 +248,20 @@ class FERPlus(Dataset):
         if self.layout != "folders":
             absent = [name for name in table.names if name not in self._positions]
             if absent:
-                message = f"{_name(self.found.votes)} has no row for '{absent[0]}' ({len(absent):,} images of label.csv are lacking)"
-                raise UserError(message, "restore both files from github.com/microsoft/FERPlus")
+                message = (
+                    f"{self.found.votes} has no row for '{absent[0]}' ({len(absent):,} images of label.csv are lacking)"
+                )
+                raise UserError(message, GET)
             return
         for split in SPLITS:
             folder, there = self.found.folders[split], self._pictures[split]
             listed = [n for n, s in zip(table.names, table.splits, strict=True) if s == split]
             absent = [name for name in listed if name not in there]
             if absent and not there:
-                raise UserError(f"{folder} holds no images; its labels name {len(listed):,}", "restore the PNG files of this split")
+                raise UserError(f"{folder} holds no images; its labels name {len(listed):,}", "restore its PNG files")
             if absent:
                 more = f" (and {len(absent) - 1:,} more)" if len(absent) > 1 else ""
-                raise UserError(f"{folder / absent[0]} is missing{more}, though the labels name it", "restore the PNG files")
+                raise UserError(f"{folder / absent[0]} is missing{more}; the labels name it", "restore the PNG files")
 
     def _place(self, name: str) -> Path:
         """File (and row) of a picture, for reading and for messages."""
@@ -267,7 +274,3 @@ class FERPlus(Dataset):
 def _source(protocol: Protocol) -> tuple[str, bool]:
     """A protocol's rule without its source, and whether that source is fer2013new.csv."""
     return protocol.rule.removesuffix(OTHER_SOURCE), protocol.rule.endswith(OTHER_SOURCE)
-
-
-def _name(path: Path | None) -> str:
-    return path.name if path else "fer2013new.csv"

@@ -14,6 +14,8 @@ from bench.errors import UserError
 
 FOLDERS = {"train": "FER2013Train", "val": "FER2013Valid", "test": "FER2013Test"}
 SIZE = 48
+PIXELS = "add fer2013.csv of the Kaggle FER2013 competition"
+RESTORE_PIXELS = "restore it from your copy of FER2013"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -46,13 +48,16 @@ class Found:
         if self.layout:
             return ""
         if self.misnamed:
-            return f"{self.votes} is really fer2013new.csv: votes without pixels; add the fer2013.csv of Kaggle's FER2013"
+            return f"{self.votes} is really fer2013new.csv: votes without pixels; {PIXELS}"
         if self.labels:
-            return f"{next(iter(self.labels.values()))} is there, but the folders hold no PNG files; make them from fer2013.csv with FER+'s generate_training_data.py"
+            label_csv = next(iter(self.labels.values()))
+            return f"{label_csv} is there, but no folder holds PNG files; {PIXELS} and FERPlus's fer2013new.csv"
         if self.votes:
-            return f"{self.votes} holds votes without pixels; add the fer2013.csv of Kaggle's FER2013 beside it"
+            return f"{self.votes} holds votes without pixels; {PIXELS}"
         if self.pixels:
-            return f"{self.pixels} holds FER2013's pixels without FERPlus votes; add fer2013new.csv from github.com/microsoft/FERPlus"
+            return (
+                f"{self.pixels} holds pixels without FERPlus votes; add fer2013new.csv of github.com/microsoft/FERPlus"
+            )
         return ""
 
 
@@ -98,16 +103,16 @@ def read_png(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise UserError(f"{path} is missing", "restore it: the label file names it") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}", "check the disk and the file's permissions") from None
+        raise UserError(f"{path} cannot be read: {error.strerror}", "check its permissions and the disk") from None
     try:
         _check_chunks(data)
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             mode, array = image.mode, np.asarray(image)
     except (OSError, ValueError, SyntaxError, EOFError, zlib.error) as error:
         reason = str(error).replace(f" {io.BytesIO.__name__}", "").split(" <")[0]
-        raise UserError(f"{path} is not a readable PNG: {reason}", "restore this file from your copy of FER2013") from None
+        raise UserError(f"{path} is not a readable PNG: {reason}", RESTORE_PIXELS) from None
     if mode not in ("L", "RGB"):
-        raise UserError(f"{path} has mode {mode}, not 8-bit grey", "restore this file from your copy of FER2013")
+        raise UserError(f"{path} has mode {mode}, not 8-bit grey", RESTORE_PIXELS)
     return array
 
 
@@ -155,13 +160,15 @@ class PixelRows:
                     self.starts.append(position)
                 position += len(line)
         if len(self.starts) != len(usage):
-            message = f"{path} has {len(self.starts):,} rows, the vote file has {len(usage):,}; they are joined by row order"
+            message = (
+                f"{path} has {len(self.starts):,} rows, the vote file has {len(usage):,}; rows are joined by order"
+            )
             raise UserError(message, "use the whole fer2013.csv (35,887 rows), not train.csv or a part of it")
 
     def _check(self, cells: list[bytes], usage_column: int, usage: list[str]) -> None:
         row = len(self.starts) + 2
         if len(cells) != 3:
-            raise UserError(f"{self.path}, row {row}: expected 3 columns, found {len(cells)}", "restore the published file")
+            raise UserError(f"{self.path}, row {row}: expected 3 columns, found {len(cells)}", RESTORE_PIXELS)
         value = cells[usage_column].strip(b' "\r\n').decode(errors="replace")
         if row - 2 < len(usage) and value != usage[row - 2]:
             message = f"{self.path}, row {row}: Usage is '{value}', the vote file has '{usage[row - 2]}' in that row"
@@ -175,8 +182,9 @@ class PixelRows:
         try:
             values = bytes(map(int, cell.strip(b' "\r\n').split()))
         except ValueError:
-            raise UserError(f"{self.path}, row {row + 2}: a pixel is not a number from 0 to 255", "restore the published file") from None
+            message = f"{self.path}, row {row + 2}: a pixel is not a number from 0 to 255"
+            raise UserError(message, RESTORE_PIXELS) from None
         if len(values) != SIZE * SIZE:
             message = f"{self.path}, row {row + 2}: expected {SIZE * SIZE} pixels, found {len(values)}"
-            raise UserError(message, "restore the published file")
+            raise UserError(message, RESTORE_PIXELS)
         return np.frombuffer(values, dtype=np.uint8).reshape(SIZE, SIZE)

@@ -22,6 +22,7 @@ COLUMNS = (*EMOTIONS, "unknown", "NF")  # NF: not a face
 HEADER = ["Usage", "Image name", *COLUMNS]
 USAGES = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 NONE = -1  # the rule gives this image no label
+RESTORE = "restore the published file from github.com/microsoft/FERPlus"
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,13 @@ def argmax8(votes: np.ndarray) -> np.ndarray:
 
 
 def argmax10(votes: np.ndarray) -> np.ndarray:
-    """Most votes among all 10 columns; images won by unknown or NF are dropped, the first of equals wins. As `majority`."""
+    """Most votes among all 10 columns; images won by unknown or NF are dropped, first of equals wins. As `majority`."""
     winner = votes.argmax(1)
     return np.where((votes.max(1) > 0) & (winner < len(EMOTIONS)), winner, NONE)
 
 
 def soft(votes: np.ndarray) -> np.ndarray:
-    """Labels under the probability filter: the largest share of `soft_targets`, NONE where the filter drops the image."""
+    """Labels under the probability filter: the largest of `soft_targets`, NONE where the filter drops the image."""
     targets = soft_targets(votes)
     return np.where(targets.max(1) > 0, targets.argmax(1), NONE)
 
@@ -118,7 +119,7 @@ def soft_targets(votes: np.ndarray) -> np.ndarray:
             taken[hit, column] = level[hit]
             count[hit] += 1
     keep = (2 * taken.sum(1) > total) & (count <= 3) & (taken.argmax(1) < len(EMOTIONS))
-    emotions = np.where(keep[:, None], taken[:, : len(EMOTIONS)], 0)
+    emotions: np.ndarray = np.where(keep[:, None], taken[:, : len(EMOTIONS)], 0).astype(np.float64)
     return emotions / np.maximum(emotions.sum(1, keepdims=True), 1)
 
 
@@ -164,7 +165,7 @@ def read_label_csv(path: Path) -> tuple[list[str], np.ndarray]:
     names = [row[0].strip() for _, row in numbered]
     for (number, _), name in zip(numbered, names, strict=True):
         if not name or "/" in name or "\\" in name:
-            raise UserError(f"{path}, row {number}: '{name}' is not an image name", "restore the published file")
+            raise UserError(f"{path}, row {number}: '{name}' is not an image name", RESTORE)
     votes = _votes(path, numbered)
     first = _first_rows(names)
     return list(first), votes[list(first.values())]
@@ -178,12 +179,12 @@ def read_fer2013new(path: Path) -> Rows:
     """
     numbered = _rows(path, "Usage, Image name, 10 votes")
     if not numbered or [cell.strip() for cell in numbered[0][1]] != HEADER:
-        raise UserError(f"{path}, row 1: the header is not '{','.join(HEADER)}'", "restore the published fer2013new.csv")
+        raise UserError(f"{path}, row 1: the header is not '{','.join(HEADER)}'", RESTORE)
     del numbered[0]
     usage = [row[0].strip() for _, row in numbered]
     for (number, _), value in zip(numbered, usage, strict=True):
         if value not in USAGES:
-            raise UserError(f"{path}, row {number}: Usage '{value}' is not one of {', '.join(USAGES)}", "restore the published file")
+            raise UserError(f"{path}, row {number}: Usage '{value}' is not one of {', '.join(USAGES)}", RESTORE)
     return Rows(usage, [row[1].strip() for _, row in numbered], _votes(path, numbered))
 
 
@@ -202,12 +203,12 @@ def _rows(path: Path, columns: str) -> list[tuple[int, list[str]]]:
     except FileNotFoundError:
         raise UserError(f"{path} is missing", "get it from github.com/microsoft/FERPlus") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a text table: {error}", "restore the published file") from None
+        raise UserError(f"{path} is not a text table: {error}", RESTORE) from None
     numbered = [(number, row) for number, row in enumerate(rows, 1) if row]
     for number, row in numbered:
         if len(row) != 2 + len(COLUMNS):
             message = f"{path}, row {number}: expected {2 + len(COLUMNS)} columns ({columns}), found {len(row)}"
-            raise UserError(message, "restore the published file")
+            raise UserError(message, RESTORE)
     return numbered
 
 
@@ -223,6 +224,6 @@ def _votes(path: Path, numbered: Sequence[tuple[int, list[str]]]) -> np.ndarray:
             for column, cell in zip(COLUMNS, row[2:], strict=True):
                 if not cell.strip().isascii() or not cell.strip().isdigit():
                     message = f"{path}, row {number}: '{cell}' is not a number of votes (column {column})"
-                    raise UserError(message, "restore the published file")
-        raise UserError(f"{path}: a vote is out of range", "restore the published file")
+                    raise UserError(message, RESTORE)
+        raise UserError(f"{path}: a vote is out of range", RESTORE)
     return votes

@@ -14,6 +14,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, make_blocks
 from torch import Tensor, nn
 
 from bench.errors import UserError, unknown
+from methods.fervt.convolution import use_small_map_convolutions
 from methods.fervt.initialise import kaiming
 
 DEPTHS = {
@@ -49,6 +50,7 @@ class Backbone(nn.Module):
         for stage_name, stage in stages:
             self.add_module(stage_name, stage)
         self.channels = tuple(count * block.expansion for count in planes)  # of the four stages
+        use_small_map_convolutions(self)
         self.apply(kaiming)
 
     def features(self, images: Tensor) -> list[Tensor]:

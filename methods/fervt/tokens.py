@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from methods.fervt.convolution import SmallMapConv2d
 from methods.fervt.initialise import kaiming, vit
 from methods.fervt.local import SLOPE
 
@@ -24,7 +25,7 @@ class FeatureResize(nn.ModuleList):
     def __init__(self, channels: tuple[int, int, int], c1: int) -> None:
         super().__init__(
             nn.Sequential(
-                nn.Conv2d(count, c1, kernel, stride, padding=(kernel - 1) // 2),
+                SmallMapConv2d(count, c1, kernel, stride, padding=(kernel - 1) // 2),
                 nn.BatchNorm2d(c1),
                 nn.LeakyReLU(SLOPE, inplace=True),
             )

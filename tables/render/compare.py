@@ -1,4 +1,4 @@
-"""Claims beside results: the one place where a printed number meets ours. The writers only format what is decided here."""
+"""Claims beside results: the one place where a printed number meets ours. The writers format what is decided here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.declare import Claim, Table
 from bench.errors import UserError
-from bench.statistics import Judgement, Kind, Part, mcnemar, mean_sd, verdict, verdict_exact
+from bench.statistics import Judgement, Kind, Part, mcnemar, verdict, verdict_exact
 from bench.store import SELECTIONS
 from tables.render.results import Key, Results, SeedRuns
 
@@ -28,12 +28,12 @@ class Settings:
     stand_ins: Mapping[str, str] = field(default_factory=dict)  # protocol -> its SynthFER protocol, for profile quick
     parameters: Mapping[tuple[str, str], float] | None = None  # (experiment, part) -> millions; part '' for the whole
     blocked: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (experiment, protocol) -> why and what to do
-    deviations: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (experiment, protocol) -> recipe deviations
+    deviations: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (experiment, protocol) -> count
     correct: Correct | None = None  # per-image answers, for the paired test within a column
 
     def __post_init__(self) -> None:
         if "quick" in self.profiles and len(self.profiles) > 1:
-            raise UserError("synthetic results (profile quick) cannot be mixed with real ones", "render profile quick alone")
+            raise UserError("profile quick is synthetic and cannot be mixed with real results", "render it alone")
         if self.selection and self.selection not in SELECTIONS:
             raise UserError(f"unknown selection '{self.selection}'", f"known: {', '.join(SELECTIONS)}")
 
@@ -94,7 +94,7 @@ def compare(table: Table, results: Results, settings: Settings) -> Comparison:
     return Comparison(table, cells, selection, settings)
 
 
-# -------------------------------------------------------------------------------------------------------------- one cell
+# ----------------------------------------------------------------------------------------------------------- one cell
 def _cell(claim: Claim, results: Results, settings: Settings, selection: str) -> Cell:
     differs = ("†protocol",) if claim.differs else ()
     if claim.cited:
@@ -105,20 +105,39 @@ def _cell(claim: Claim, results: Results, settings: Settings, selection: str) ->
         cell = _measured(claim, results, settings, selection, profile)
         if cell:
             return replace(cell, marks=(*differs, *cell.marks))
-    why = settings.blocked.get((claim.experiment, claim.protocol)) or (
-        f"not run yet: python run_all.py --table {claim.table} --profile {settings.profiles[0]}"
-    )
+    why = _why_nothing(claim, results, settings, selection)
     return Cell(claim, Judgement(Kind.BLOCKED, why), selection, wanted=settings.seeds, marks=differs)
+
+
+def _why_nothing(claim: Claim, results: Results, settings: Settings, selection: str) -> str:
+    for profile in settings.profiles:
+        key = Key(claim.experiment, _protocol(claim, settings, profile), profile, selection)
+        if results.seeds(key):
+            return f"its runs hold no counts for {claim.metric}"
+        kept = [other for other in SELECTIONS if results.seeds(key._replace(selection=other))]
+        if kept:
+            return f"its runs kept no {selection}; render with --selection {kept[0]}"
+    command = f"not run yet: python run_all.py --table {claim.table} --profile {settings.profiles[0]}"
+    return settings.blocked.get((claim.experiment, claim.protocol), command)
 
 
 def _parameter_cell(claim: Claim, settings: Settings, selection: str) -> Cell:
     part = claim.metric.removeprefix(PARAMETERS).strip("[]")
     why = settings.blocked.get((claim.experiment, claim.protocol)) or "method not built: nothing to count"
-    return Cell(claim, verdict_exact(claim.printed, (settings.parameters or {}).get((claim.experiment, part)), blocked=why), selection)
+    return Cell(
+        claim,
+        verdict_exact(claim.printed, (settings.parameters or {}).get((claim.experiment, part)), blocked=why),
+        selection,
+    )
+
+
+def _protocol(claim: Claim, settings: Settings, profile: str) -> str:
+    """The protocol our runs used: profile quick trains on the claim's synthetic stand-in."""
+    return settings.stand_ins.get(claim.protocol, claim.protocol) if profile == "quick" else claim.protocol
 
 
 def _measured(claim: Claim, results: Results, settings: Settings, selection: str, profile: str) -> Cell | None:
-    protocol = settings.stand_ins.get(claim.protocol, claim.protocol) if profile == "quick" else claim.protocol
+    protocol = _protocol(claim, settings, profile)
     folds = settings.folds.get(protocol, 0)
     key = Key(claim.experiment, protocol, profile, selection)
     used, scores = _scores(results, key, claim.metric, folds)
@@ -126,7 +145,7 @@ def _measured(claim: Claim, results: Results, settings: Settings, selection: str
         return None
     values = list(scores.values())
     judgement = verdict(claim.printed, values, settings.seeds, protocol_differs=claim.differs, profile=profile)
-    marks = ("short‡",) if profile == "short" else ()
+    marks: tuple[str, ...] = ("short‡",) if profile == "short" else ()
     if len(values) < settings.seeds:
         marks += (f"{len(values)} of {settings.seeds} seeds",)
     missing_folds = [max(folds, 1) - len(runs.folds) for runs in used.values() if not runs.complete(folds)]
@@ -152,11 +171,13 @@ def _measured(claim: Claim, results: Results, settings: Settings, selection: str
 def _scores(
     results: Results, key: Key, metric: str, folds: int
 ) -> tuple[dict[int, SeedRuns], dict[int, tuple[Part, ...]]]:
-    """Seeds with all their folds, and their counts; where no seed is complete yet, the incomplete ones."""
+    """Runs and counts of the seeds that have all their folds; where no seed is complete yet, of the incomplete ones."""
     seeds = results.seeds(key)
     used = {seed: runs for seed, runs in sorted(seeds.items()) if runs.complete(folds)} or dict(sorted(seeds.items()))
     scores = {seed: results.score(key, seed, metric) for seed in used}
-    return used, {seed: score for seed, score in scores.items() if score}
+    classes = max((len(score or ()) for score in scores.values()), default=0)  # unfinished folds can lack a class
+    counted = {seed: score for seed, score in scores.items() if score and len(score) == classes}
+    return {seed: used[seed] for seed in counted}, counted
 
 
 def _selections(results: Results, key: Key, metric: str, folds: int) -> dict[str, float]:
@@ -164,7 +185,8 @@ def _selections(results: Results, key: Key, metric: str, folds: int) -> dict[str
     for selection in SELECTIONS:
         scores = _scores(results, key._replace(selection=selection), metric, folds)[1]
         if scores:
-            found[selection] = 100 * mean_sd([sum(k / n for k, n in score) / len(score) for score in scores.values()])[0]
+            seeds = [sum(k / n for k, n in score) / len(score) for score in scores.values()]
+            found[selection] = 100 * sum(seeds) / len(seeds)
     return found
 
 
@@ -175,7 +197,7 @@ def _partial(judgement: Judgement, text: str) -> Judgement:
     return replace(judgement, kind=Kind.PARTIAL, reason=text)
 
 
-# ----------------------------------------------------------------------------------------------- paired test in a column
+# -------------------------------------------------------------------------------------------- paired test in a column
 def _mark_indistinguishable(cells: Mapping[tuple[str, str], Cell], correct: Correct) -> dict[tuple[str, str], Cell]:
     """Mark with ≈ the best own accuracy of each column and those that McNemar's exact test cannot tell from it.
 
@@ -214,13 +236,13 @@ def _answers(cell: Cell, correct: Correct) -> dict[int, dict[tuple[int, str], bo
     found: dict[int, dict[tuple[int, str], bool]] = {}
     for row in cell.runs:
         answers = correct(row["run"], cell.selection)
-        if answers:
+        if answers and len(answers) == row["n"]:  # not a subset of the images the predictions are for
             fold = int(row["fold"]) if row.get("fold") == row.get("fold") and row.get("fold") is not None else 0
             found.setdefault(int(row["seed"]), {}).update({(fold, image): right for image, right in answers.items()})
     return found
 
 
-# ------------------------------------------------------------------------------------------------------------- provenance
+# --------------------------------------------------------------------------------------------------------- provenance
 def runs_of(comparison: Comparison) -> list[Mapping[str, Any]]:
     """The rows of runs.csv behind a comparison, each run once."""
     unique = {row["run"]: row for cell in comparison.cells.values() for row in cell.runs}

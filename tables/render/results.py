@@ -1,4 +1,4 @@
-"""Results, indexed once: what runs.csv, per_class.csv and the confusion files say about an entry, by dictionary lookup."""
+"""Results, indexed once: what runs.csv, per_class.csv and the confusion files say, found by dictionary lookup."""
 
 from __future__ import annotations
 
@@ -46,11 +46,13 @@ class Results:
 
     Args:
         runs: runs.csv; one row per run and selection.
-        per_class: per_class.csv (columns run, selection, class, n, correct, ...); None where no table needs it.
+        per_class: per_class.csv (run, protocol, selection, class, n, correct, ...); None where no table needs it.
         confusion: folder with `<run>-<selection>.csv`; read when a cell asks for it.
     """
 
-    def __init__(self, runs: pd.DataFrame, per_class: pd.DataFrame | None = None, confusion: Path | None = None) -> None:
+    def __init__(
+        self, runs: pd.DataFrame, per_class: pd.DataFrame | None = None, confusion: Path | None = None
+    ) -> None:
         self._runs: dict[Key, dict[int, SeedRuns]] = {}
         for row in _rows(runs):
             key = Key(row["experiment"], row["protocol"], row["profile"], row["selection"])
@@ -73,13 +75,12 @@ class Results:
         runs = list(self._runs[key][seed].folds.values())
         name, truth, _ = parse_metric(metric)
         if name == "accuracy":
-            # accuracy * n and not the column `correct`: the two agree, and last-k has a fractional number of correct images
-            return ((sum(r["accuracy"] * r["n"] for r in runs), sum(r["n"] for r in runs)),)
+            return ((float(sum(r["correct"] for r in runs)), float(sum(r["n"] for r in runs))),)
         if name == "prediction_share":
             return self._share(metric, runs, key.selection)
         classes: dict[str, Part] = {}
         for run in runs:
-            for label, (k, n) in self._classes.get((run["run"], key.selection), {}).items():
+            for label, (k, n) in self._classes.get((run["run"], key.protocol, key.selection), {}).items():
                 old = classes.get(label, (0.0, 0.0))
                 classes[label] = (old[0] + k, old[1] + n)
         if name == "class_accuracy":
@@ -90,7 +91,8 @@ class Results:
         k = n = 0.0
         for run in runs:
             classes, matrix = self.confusion(run["run"], selection)
-            if not set(parse_metric(metric)[1:]) <= set(classes):
+            # The file covers the protocol the run was made for; on a subset of it the run has other counts.
+            if not set(parse_metric(metric)[1:]) <= set(classes) or abs(matrix.sum() - run["n"]) > 1e-3:
                 return None
             for part in metric_parts(metric, classes, matrix):
                 k, n = k + part[0], n + part[1]
@@ -109,14 +111,15 @@ class Results:
         return self._matrices[run, selection]
 
     @cached_property
-    def _classes(self) -> dict[tuple[str, str], dict[str, Part]]:
-        found: dict[tuple[str, str], dict[str, Part]] = {}
+    def _classes(self) -> dict[tuple[str, str, str], dict[str, Part]]:
+        """(run, protocol, selection) -> class -> counts. A run scored on subsets too has rows for each of them."""
+        found: dict[tuple[str, str, str], dict[str, Part]] = {}
         if self._frame is None or self._frame.empty:
             return found
-        columns = (self._frame[c].tolist() for c in ("run", "selection", "class", "correct", "n"))
-        for run, selection, label, k, n in zip(*columns, strict=True):
+        columns = (self._frame[c].tolist() for c in ("run", "protocol", "selection", "class", "correct", "n"))
+        for run, protocol, selection, label, k, n in zip(*columns, strict=True):
             if n > 0:
-                found.setdefault((run, selection), {})[label] = (float(k), float(n))
+                found.setdefault((run, protocol, selection), {})[label] = (float(k), float(n))
         return found
 
 
