@@ -61,7 +61,6 @@ class Override(Declared):
     why: str
     fields: dict[str, Any] = {}
     options: dict[str, Any] = {}
-    folds: int | None = None
 
 
 class Recipe(Declared):
@@ -160,16 +159,21 @@ class Column(Declared):
 
 
 class Row(Declared):
-    """A printed row: ours to run (experiment) or quoted from another paper (cited)."""
+    """A printed row: ours to run (experiment) or quoted from another paper (cited).
+
+    `experiments` names another experiment for some columns, where one printed row is several models.
+    """
 
     id: str
     title: str
     experiment: str = ""
+    experiments: dict[str, str] = {}
     cited: str = ""
     protocol: str = ""
     metric: str = ""
     truth: str = ""  # prediction-share tables: the true class
     differs: str = ""
+    differs_in: tuple[str, ...] = ()  # the columns `differs` speaks of; empty: all
     cells: dict[str, str]
 
     @field_validator("cells", mode="before")
@@ -232,18 +236,20 @@ class Table(Declared):
         columns = {column.id: column for column in self.columns}
         found = []
         for row in self.rows:
-            for name, printed in row.cells.items():
+            for name in (*row.cells, *row.experiments, *row.differs_in):
                 if name not in columns:
                     raise unknown(f"column in {self.id}/{row.id}", name, columns)
+            for name, printed in row.cells.items():
                 column = columns[name]
                 metric = column.metric or row.metric or self.metric
                 if metric == "prediction_share":
                     metric = f"prediction_share[{row.truth}>{column.predicted}]"
+                differs = row.differs if name in (row.differs_in or row.cells) else ""
                 found.append(
                     Claim(
                         table=self.id, row=row.id, column=name, printed=printed, unit=self.unit, metric=metric,
-                        protocol=column.protocol or row.protocol, experiment=row.experiment, cited=row.cited,
-                        differs=column.differs or row.differs,
+                        protocol=column.protocol or row.protocol, experiment=row.experiments.get(name, row.experiment),
+                        cited=row.cited, differs=column.differs or differs,
                     )
                 )  # fmt: skip
         return found

@@ -44,10 +44,10 @@ def main(arguments: list[str]) -> int:
     except loop.Interrupted:
         return 130
     except BaseException as error:
-        text = traceback.format_exc()
-        last = f"{error}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        store.write_text(folder / "error.txt", f"{text}\n{last}\n")
-        print(last, file=sys.stderr)
+        said = error.message if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        # the first line is what the queue shows
+        store.write_text(folder / "error.txt", f"{said}\n\n{traceback.format_exc()}")
+        print(error, file=sys.stderr)
         return 1
 
 

@@ -158,6 +158,6 @@ def _last_words(job: _Running, status: int) -> str:
     error = folder / "error.txt"
     if error.is_file():
         lines = error.read_text(encoding="utf-8").strip().splitlines()
-        return f"{lines[-1] if lines else 'failed'} (traceback: {error})"
+        return f"{lines[0] if lines else 'failed'} (traceback: {error})"
     how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
     return f"{how}; its output is in {job.log}; the next call continues from the last checkpoint"

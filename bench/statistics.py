@@ -25,6 +25,8 @@ No such verdict is given where a comparison would mislead, in this order: nothin
 comparable`), a shortened recipe (`not compared`), a protocol that is not the paper's (`different protocol`), fewer
 seeds than asked for (`partial`). The first three also have no difference from the paper.
 
+Test images are taken as independent. Frames of one video sequence (CK+) are not: intervals there are too narrow.
+
 Mean class accuracy is a mean of K proportions. Its interval combines the classes' Wilson intervals by the method of
 variance estimates recovery (Zou & Donner, Statistics in Medicine 27, 2008); with K = 1 it is Wilson's.
 
@@ -74,7 +76,7 @@ class Judgement:
     sd: float | None = None  # over seeds (S - 1); None with one seed
     interval: tuple[float, float] | None = None
     delta: float | None = None  # ours - paper; None where the two may not be compared
-    detectable: float | None = None  # smallest true difference called in 4 of 5 repetitions
+    detectable: float | None = None  # smallest true difference, on the paper's side, called in 4 of 5 repetitions
 
     @property
     def text(self) -> str:
@@ -260,7 +262,7 @@ def verdict(
         kind, reason = Kind.PARTIAL, f"{len(seeds)} of {wanted} seeds"
     elif sd is None:
         reason = "one seed: the interval leaves out the spread over seeds"
-    half = 100 * max(mean - low, high - mean) + slack
+    half = 100 * (high - mean if claim > 100 * mean else mean - low) + slack
     return replace(ours, kind=kind, reason=reason, delta=100 * mean - claim, detectable=half * (Z + POWER_Z) / Z)
 
 

@@ -7,11 +7,13 @@ builds it. An entry's backbone reads vit_<size>_patch<pixels>.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
 
 from bench.errors import UserError, unknown
-from bench.method import Context, Method, RecipeValues, Supervised
+from bench.method import Context, Method, RecipeValues, Spec, Supervised
 from bench.registry import method
 
 # width, depth, heads (Dosovitskiy et al. 2020, Table 1, for base; Touvron et al. 2021 for small and tiny)
@@ -20,14 +22,15 @@ OPTIONS = ("patch_size", "dim", "depth", "heads")  # replace what the backbone's
 
 
 @method("vit", version=1)
-def build(entry, recipe: RecipeValues, context: Context) -> Method:
+def build(entry: Spec, recipe: RecipeValues, context: Context) -> Method:
     """Plain vision transformer, trained from scratch."""
     if entry.pretraining != "none":
         raise unknown("pretraining of vit", entry.pretraining, ["none"])
-    return Supervised(make_vit(entry.backbone, entry.options, int(recipe["input_size"]), len(context.classes)), recipe, context)
+    net = make_vit(entry.backbone, entry.options, int(recipe["input_size"]), len(context.classes))
+    return Supervised(net, recipe, context)
 
 
-def make_vit(backbone: str, options, input_size: int, classes: int) -> VisionTransformer:
+def make_vit(backbone: str, options: Mapping[str, Any], input_size: int, classes: int) -> VisionTransformer:
     """The network: images (B, 3, S, S) to logits (B, K) read from the class token.
 
     Raises:
@@ -42,7 +45,8 @@ def make_vit(backbone: str, options, input_size: int, classes: int) -> VisionTra
     dim, depth, heads = SIZES[match[1]]
     patch = int(options.get("patch_size", match[2]))
     if input_size % patch:
-        raise UserError(f"patches of {patch} pixels do not divide images of {input_size}", "change patch_size or input_size")
+        message = f"patches of {patch} pixels do not divide images of {input_size}"
+        raise UserError(message, "change patch_size or input_size")
     return VisionTransformer(
         img_size=input_size,
         patch_size=patch,

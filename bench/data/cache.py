@@ -14,11 +14,11 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -150,7 +150,7 @@ def _build(ds: Dataset, names: list[str], want: dict[str, Any], path: Path) -> N
             for old in (sidecar, path, temporary):  # what does not match, and what a killed build left
                 old.unlink(missing_ok=True)
             file = temporary.open("wb")
-        with file:
+        with _closing(file):
             free = shutil.disk_usage(path.parent).free
             if free < size:
                 raise _full(path.parent, size, f"{free:,} are free")
@@ -168,6 +168,16 @@ def _build(ds: Dataset, names: list[str], want: dict[str, Any], path: Path) -> N
         for partial in (temporary, sidecar, path):
             partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _closing(file: IO[bytes]) -> Iterator[None]:
+    """Close without a second error: on a full disk `close` tries the failed write again."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.close()
 
 
 @contextmanager

@@ -36,14 +36,21 @@ class FERPlus(Dataset):
     shape = (SIZE, SIZE)
     layouts: ClassVar[tuple[str, ...]] = ("folders", "csv+label.csv", "csv")
     looked_for: ClassVar[str] = (
-        "FER2013Train, FER2013Valid, FER2013Test with a label.csv of 'name,box,10 votes' and PNG files (also in data/), or "
-        " a table with the columns emotion, pixels, Usage beside one whose header starts 'Usage,Image name'"
+        "FER2013Train, FER2013Valid, FER2013Test with a label.csv of 'name,box,10 votes' and PNG files (or in data/), "
+        "or a table with the columns emotion, pixels, Usage beside one whose header starts 'Usage,Image name'"
     )
     decode: ClassVar[dict[str, object]] = {"mode": "L", "size": [SIZE, SIZE]}
     benchmark: ClassVar[str] = "ferplus-8@majority"
-    known_files: ClassVar[dict[str, str]] = {}
-    known_manifests: ClassVar[dict[str, str]] = {}
-    known_pixels: ClassVar[str] = ""
+    known_files: ClassVar[dict[str, str]] = {
+        "a82c40c825505cd30e139195c246bc38f8ac39de0e8968cbf15e1dab7837658c": "FER2013Train/label.csv",
+        "aad6298bed23cad816550362c2c00ae49b99513c7cae7d49651f347afd9ab860": "FER2013Valid/label.csv",
+        "425142295cc23872651271be9f45a99dac11af426f948d1b60967c8845b7bdf2": "FER2013Test/label.csv",
+        "9206e20d62f56475939f516847d61753e4860caeac9718b560129541b776fc2c": "fer2013new.csv",
+    }
+    known_manifests: ClassVar[dict[str, str]] = {
+        "ferplus-8@majority": "e5410c423dd5ad4aa3efe858212cb8e889e1f71576b186074d9ccd5f769054ee"
+    }
+    known_pixels: ClassVar[str] = "8b5d49e3390b40ab80f97103ddf8c99f29aef1b1d781e9f372a62cb1235ecd1f"
     # Names used for two pictures: the official exporter leaves the second one's pixels under the name, fer2013.csv
     # joined by row gives the first one's.
     unstable_images: ClassVar[frozenset[str]] = frozenset(
@@ -249,7 +256,7 @@ class FERPlus(Dataset):
             absent = [name for name in table.names if name not in self._positions]
             if absent:
                 message = (
-                    f"{self.found.votes} has no row for '{absent[0]}' ({len(absent):,} images of label.csv are lacking)"
+                    f"{self.found.votes} has no row for '{absent[0]}' of label.csv ({len(absent):,} are lacking)"
                 )
                 raise UserError(message, GET)
             return

@@ -56,7 +56,7 @@ class Found:
             return f"{self.votes} holds votes without pixels; {PIXELS}"
         if self.pixels:
             return (
-                f"{self.pixels} holds pixels without FERPlus votes; add fer2013new.csv of github.com/microsoft/FERPlus"
+                f"{self.pixels} holds pixels without FERPlus votes; add fer2013new.csv of microsoft/FERPlus"
             )
         return ""
 
@@ -161,7 +161,7 @@ class PixelRows:
                 position += len(line)
         if len(self.starts) != len(usage):
             message = (
-                f"{path} has {len(self.starts):,} rows, the vote file has {len(usage):,}; rows are joined by order"
+                f"{path} has {len(self.starts):,} rows, the vote file {len(usage):,}; rows are joined by order"
             )
             raise UserError(message, "use the whole fer2013.csv (35,887 rows), not train.csv or a part of it")
 

@@ -119,8 +119,9 @@ def soft_targets(votes: np.ndarray) -> np.ndarray:
             taken[hit, column] = level[hit]
             count[hit] += 1
     keep = (2 * taken.sum(1) > total) & (count <= 3) & (taken.argmax(1) < len(EMOTIONS))
-    emotions: np.ndarray = np.where(keep[:, None], taken[:, : len(EMOTIONS)], 0).astype(np.float64)
-    return emotions / np.maximum(emotions.sum(1, keepdims=True), 1)
+    emotions: np.ndarray = np.where(keep[:, None], taken[:, : len(EMOTIONS)], 0)
+    shares: np.ndarray = emotions / np.maximum(emotions.sum(1, keepdims=True), 1)
+    return shares
 
 
 def _without_single(votes: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ class Served:
     id: str
     rule: str
     problem: str = ""
-    declared: bool = True  # False where the copy lacks the files for it, which is no defect of the copy
+    available: bool = True  # False where the copy lacks the files for it, which is no defect of the copy
     counts: dict[str, int] = field(default_factory=dict)
     class_counts: dict[str, dict[str, int]] = field(default_factory=dict)
     manifest_sha256: str = ""
@@ -133,7 +133,7 @@ def _serve(ds: Dataset, protocol: Protocol, report: Report) -> pd.DataFrame | No
     report.protocols.append(served)
     blocked = ds.blocked(protocol)
     if blocked:
-        served.problem, served.declared = blocked.message, False
+        served.problem, served.available = blocked.message, False
         return None
     try:
         frame = ds.index(protocol)
@@ -207,7 +207,7 @@ def _judge(ds: Dataset, report: Report) -> None:
         report.problems.append(
             f"images that are not {expected}: " + ", ".join(f"{n:,} of {size}" for size, n in odd.items())
         )
-    defects = [s.problem for s in report.protocols if s.problem and s.declared]
+    defects = [s.problem for s in report.protocols if s.problem and s.available]
     if served is None:
         report.why = f"no benchmark protocol is declared for {report.dataset}"
     elif served.problem:
@@ -219,9 +219,7 @@ def _judge(ds: Dataset, report: Report) -> None:
     elif report.problems:
         report.why = report.problems[0]
     elif ds.known_pixels and report.pixels_sha256 != ds.known_pixels:
-        report.why = (
-            "the labels are right, but the pixels are not those of the published images (re-encoded or re-aligned?)"
-        )
+        report.why = "labels as published, but the pixels are not those of the published images (re-encoded?)"
     elif defects:
         report.why = f"{ds.benchmark} is right, but {defects[0]}"
     else:
@@ -265,7 +263,7 @@ def _publication(file: LabelFile) -> str:
 
 def _protocol_lines(served: Served) -> list[str]:
     if served.problem:
-        return [f"{served.id}: {'cannot be served' if not served.declared else 'WRONG'}: {served.problem}"]
+        return [f"{served.id}: {'cannot be served' if not served.available else 'WRONG'}: {served.problem}"]
     lines = [f"{served.id}: " + ", ".join(f"{split} {n:,}" for split, n in served.counts.items())]
     classes = next(iter(served.class_counts.values()), {})
     lines.append("  " + " " * 6 + "".join(f"{name:>11}" for name in classes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.errors import UserError, unknown
-from bench.method import Context, Method, RecipeValues, Supervised, require_weights
+from bench.method import Context, Method, RecipeValues, Spec, Supervised, require_weights
 from bench.registry import method
 from methods.fervt.model import FERVT, Options
 
@@ -11,7 +11,7 @@ PRETRAINING = ("none", "imagenet1k")
 
 
 @method("fervt", version=1)
-def build(entry, recipe: RecipeValues, context: Context) -> Method:
+def build(entry: Spec, recipe: RecipeValues, context: Context) -> Method:
     """FER-VT: ResNet with grid-wise attention and a transformer over tokens of its last three stages."""
     options = Options.parse(entry.options)
     size = int(recipe["input_size"])

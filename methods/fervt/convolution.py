@@ -1,8 +1,8 @@
 """A convolution for very small maps on CPUs.
 
-With 48-pixel faces ResNet's last stages work on maps of 3x3 and 2x2. CPU convolution kernels are built for large maps and
-lose there; the same sums written as one matrix product are two to five times faster forward and backward (measured in
-tests/benchmarks/test_bench_fervt.py). Only the order of summation differs.
+With 48-pixel faces ResNet's last stages work on maps of 3x3 and 2x2. CPU convolution kernels are built for large maps
+and lose there; the same sums written as one matrix product are up to five times faster forward and backward (measured
+in tests/benchmarks/test_bench_fervt.py). Only the order of summation differs.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ LEVELS = 3  # section 4.2.1: the last three stages
 class FullyConnected(nn.Module):
     """Table 13 "FC", without a fusion strategy: global average pooling of conv5 and a Linear layer.
 
-    Reading: Table 13's FC row and Table 11's "ResNet + GWA" row agree on all three data sets, so both are ResNet's head.
+    Reading: Table 13's FC row and Table 11's "ResNet + GWA" row agree on all three data sets: both are ResNet's head.
     """
 
     def __init__(self, channels: tuple[int, int, int], classes: int) -> None:
@@ -57,13 +57,17 @@ class AdaptiveFusion(nn.Module):
         return self.head(self.expand(fused).mean((-2, -1)))
 
 
-class TokenFusion(nn.Sequential):
+class TokenFusion(nn.Module):
     """Table 13 "VTA": visual tokens and the token transformer (section 3.4)."""
 
     def __init__(self, embedding: TokenEmbedding, transformer: TokenTransformer) -> None:
         super().__init__()
         self.embedding = embedding
         self.transformer = transformer
+
+    def forward(self, pyramid: list[Tensor]) -> Tensor:
+        """Pyramid of three maps to logits (B, K)."""
+        return self.transformer(self.embedding(pyramid))
 
 
 def _conv_norm(inputs: int, outputs: int, kernel: int) -> nn.Sequential:

@@ -1,11 +1,13 @@
 """Grid-wise attention (GWA): FER-VT section 3.3, Equations 1 to 6, Tables 3 and 4.
 
-The image is cut into h x w grids, a small network looks at every grid, the attention matrices of the grids are pooled to
-one weight per grid and channel, and the weighted image is fused with the image itself. Input and output are images of
-the same shape, so the block stands in front of any backbone.
+The image is cut into h x w grids, a small network looks at every grid, the attention matrices of the grids are pooled
+to one weight per grid and channel, and the weighted image is fused with the image itself. Input and output are images
+of the same shape, so the block stands in front of any backbone.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +16,10 @@ from bench.errors import UserError, unknown
 from methods.fervt.local import make_local
 
 IMAGE_CHANNELS = 3
-# Axis of the scores (B, hw, C, H/h, H/h) over which Equation 3 normalises. The paper writes softmax(scores) without one.
+# Axis of the scores (B, hw, C, H/h, H/h) over which Equation 3 normalises; the paper prints none with softmax(scores).
 # "grid" is our reading: grids compete, the pooled weights of a channel sum to one, so a weight says something about its
-# grid. "literal" is the last axis, as in ordinary attention: every row then sums to one and the pooled weight is exactly
-# 1/(H/h) for every image, so GWA only scales. "channel" lets the colour channels of one grid compete.
+# grid. "literal" is the last axis, as in ordinary attention: every row then sums to one, the pooled weight is exactly
+# 1/(H/h) for every image, and GWA only scales. "channel" lets the colour channels of one grid compete.
 SOFTMAX_AXES = {"grid": 1, "literal": -1, "channel": 2}
 
 
@@ -103,7 +105,12 @@ class ResidualFusion(nn.Module):
 
 
 class GWA(nn.Module):
-    """Grid-wise attention followed by residual fusion: images (B, 3, H, W) to images of the same shape."""
+    """Grid-wise attention followed by residual fusion: images (B, 3, H, W) to images of the same shape.
+
+    Two settings belong to the block, whatever the run's: it computes in fp32, because its output lies within a few
+    hundredths of one half (the fusion starts with gain 0.1 and ends in a sigmoid), where bfloat16 has steps of 0.004;
+    and its layers keep the contiguous layout, because with three channels channels-last is four times slower.
+    """
 
     def __init__(self, grid: tuple[int, int] = (3, 3), local: str = "ibn", softmax: str = "grid") -> None:
         super().__init__()
@@ -111,7 +118,16 @@ class GWA(nn.Module):
         self.fusion = ResidualFusion()
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.fusion(images, self.attention(images))
+        with torch.autocast(images.device.type, enabled=False):
+            images = images.to(self.fusion.last.weight.dtype).contiguous()
+            return self.fusion(images, self.attention(images))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GWA:
+        """`Module.to` and its relatives, followed by a return to the contiguous layout."""
+        super()._apply(fn, recurse)
+        for parameter in self.parameters():
+            parameter.data = parameter.data.contiguous()
+        return self
 
 
 def _conv_norm(channels: int, activation: nn.Module) -> nn.Sequential:

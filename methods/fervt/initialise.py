@@ -1,7 +1,8 @@
 """Starting values: FER-VT section 4.2.2.
 
-"Kaiming uniform for the weights and biases of the rest of the convolutions", "attention blocks as in ViT". Neither rule is
-defined for a bias vector, so biases start at zero. The gain is that of ReLU, with fan-in, PyTorch's default mode.
+The paper asks for Kaiming uniform "weights and biases" in all convolutions but the residual fusion's, and for ViT's
+settings in the attention blocks. Neither rule is defined for a bias vector, so biases start at zero. Kaiming's gain is
+that of ReLU, its mode fan-in, PyTorch's default.
 """
 
 from __future__ import annotations

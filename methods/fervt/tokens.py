@@ -9,8 +9,9 @@ from methods.fervt.convolution import SmallMapConv2d
 from methods.fervt.initialise import kaiming, vit
 from methods.fervt.local import SLOPE
 
-# Kernel and stride per pyramid level. Table 5 prints k and s without values; the common size H1 x W1 is that of the last
-# stage (1/32 of the image), so strides are 4, 2 and 1, and a kernel is the next odd number that covers its stride.
+# Kernel and stride per pyramid level. Table 5 prints k and s without values. Reading: the common size H1 x W1 is the
+# last stage's (1/32 of the image), so strides are 4, 2 and 1; a kernel is twice its stride less one, so that
+# neighbouring windows overlap by half.
 RESIZE = ((7, 4), (3, 2), (1, 1))
 
 

@@ -56,7 +56,7 @@ class TokenTransformer(nn.Module):
         tokens: number of visual tokens N; the sequence has one more.
         dim, depth, heads, head_dim: section 4.2.1 (128, 12, 8, 64).
         mlp_dim: not printed; ViT's ratio of four gives 512.
-        dropout: section 4.2.2 prints one rate of 0.2 without a place: here after the positions and dense layers, as ViT.
+        dropout: section 4.2.2 prints one rate, 0.2, without a place: here after positions and dense layers, as in ViT.
         classes: K of Equation 13.
     """
 

@@ -26,7 +26,7 @@ class Settings:
     selection: str = ""  # compared with the claim; empty: the one each table declares
     folds: Mapping[str, int] = field(default_factory=dict)  # protocol -> folds
     stand_ins: Mapping[str, str] = field(default_factory=dict)  # protocol -> its SynthFER protocol, for profile quick
-    parameters: Mapping[tuple[str, str], float] | None = None  # (experiment, part) -> millions; part '' for the whole
+    parameters: Mapping[tuple[str, str], float] | None = None  # (experiment, part) -> millions, as the paper builds it
     blocked: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (experiment, protocol) -> why and what to do
     deviations: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (experiment, protocol) -> count
     correct: Correct | None = None  # per-image answers, for the paired test within a column
@@ -77,8 +77,13 @@ class Comparison:
     settings: Settings
 
     @property
+    def counted(self) -> bool:
+        """A table of parameter counts alone: nothing in it was trained, whatever the profile."""
+        return all(cell.claim.metric.startswith(PARAMETERS) for cell in self.cells.values())
+
+    @property
     def synthetic(self) -> bool:
-        return self.settings.synthetic
+        return self.settings.synthetic and not self.counted
 
 
 def compare(table: Table, results: Results, settings: Settings) -> Comparison:
@@ -133,7 +138,7 @@ def _parameter_cell(claim: Claim, settings: Settings, selection: str) -> Cell:
 
 def _protocol(claim: Claim, settings: Settings, profile: str) -> str:
     """The protocol our runs used: profile quick trains on the claim's synthetic stand-in."""
-    return settings.stand_ins.get(claim.protocol, claim.protocol) if profile == "quick" else claim.protocol
+    return (settings.stand_ins.get(claim.protocol) if profile == "quick" else "") or claim.protocol
 
 
 def _measured(claim: Claim, results: Results, settings: Settings, selection: str, profile: str) -> Cell | None:

@@ -12,11 +12,12 @@ from tables.render.compare import SYNTHETIC, Cell, Comparison
 from tables.render.text import Notes, digits_of, generic_notes, grid, heading, legend, number, provenance
 
 _SPECIAL = {
-    "[": "{[}",  # after a row's \\\\ a bare [ would be read as its optional argument
+    "[": "{[}",  # at the start of a row a bare [ would be read as the optional argument of the \\ before it
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|":
-    r"\textbar{}", "±": r"$\pm$", "−": r"$-$", "≈": r"$\approx$", "†": r"\textdagger{}", "‡": r"\textdaggerdbl{}", "–":
-    "--", "Δ": r"$\Delta$", "·": r"$\cdot$", "≥": r"$\ge$", "→": r"$\rightarrow$", "×": r"$\times$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "±": r"$\pm$", "−": r"$-$", "≈": r"$\approx$", "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}", "–": "--", "Δ": r"$\Delta$", "·": r"$\cdot$", "≥": r"$\ge$", "→": r"$\rightarrow$",
+    "×": r"$\times$",
 }  # fmt: skip
 _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 

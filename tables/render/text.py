@@ -121,7 +121,9 @@ def heading(comparison: Comparison) -> str:
 
 def legend(comparison: Comparison) -> str:
     """How to read a cell."""
-    unit = "percent" if comparison.table.unit == "%" else comparison.table.unit
+    unit = {"%": "percent", "M": "millions"}.get(comparison.table.unit, comparison.table.unit)
+    if comparison.counted:
+        return f"Each cell: paper / counted on the model as built (difference) verdict; {unit}."
     if comparison.synthetic:
         return f"Each cell: paper / ours on synthetic faces, mean ±sd over seeds; {unit}; no verdict is possible."
     return (
@@ -138,6 +140,8 @@ def generic_notes(cells: Iterable[Cell]) -> list[str]:
 
 def provenance(comparison: Comparison) -> list[str]:
     """Where the numbers come from, one subject a line; says so where there are none."""
+    if comparison.counted:
+        return ["parameters are counted, not trained: no seed, selection or data set enters them"]
     runs = runs_of(comparison)
     shown = {s for cell in comparison.cells.values() for s in cell.selections} - {comparison.selection}
     others = [s for s in SELECTIONS if s in shown]

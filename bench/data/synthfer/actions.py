@@ -1,7 +1,7 @@
 """Expressions as facial action units (FACS), and the raters who judge them.
 
-Prototypes follow EMFACS (Friesen and Ekman 1983) as listed in Lucey et al. 2010 (CK+), Table 1, restricted to the units the
-renderer draws. Intensities run from 0 (absent) to 1 (FACS level E).
+Prototypes follow EMFACS (Friesen and Ekman 1983), restricted to the units the renderer draws. Intensities run from 0
+(absent) to 1 (FACS level E).
 """
 
 from __future__ import annotations
@@ -33,18 +33,24 @@ PROTOTYPES: dict[str, tuple[Act, ...]] = {
     "happiness": (Act(6, 0.85, 0.9), Act(12, 1.0, 1.0), Act(25, 0.6, 0.7), Act(26, 0.15, 0.4), Act(7, 0.15, 0.4)),
     "surprise": (Act(1, 0.95, 0.9), Act(2, 0.95, 1.0), Act(5, 0.85, 0.8), Act(25, 0.9, 0.6), Act(26, 0.85, 0.9)),
     "sadness": (Act(1, 0.95, 1.0), Act(4, 0.85, 0.6), Act(15, 0.95, 1.0), Act(17, 0.5, 0.6), Act(25, 0.1, 0.3)),
-    "anger": (Act(4, 1.0, 1.0), Act(5, 0.55, 0.5), Act(7, 0.85, 0.8), Act(23, 0.85, 1.0), Act(17, 0.4, 0.5), Act(25, 0.15, 0.6)),
-    "disgust": (Act(9, 1.0, 1.0), Act(15, 0.55, 0.6), Act(17, 0.6, 0.6), Act(25, 0.4, 0.6), Act(4, 0.35, 0.5), Act(7, 0.35, 0.5)),
-    "fear": (
-        Act(1, 0.95, 1.0), Act(2, 0.75, 0.6), Act(4, 0.9, 0.7), Act(5, 0.95, 1.0), Act(20, 0.95, 1.0), Act(25, 0.85, 0.7),
-        Act(26, 0.35, 0.4),
+    "anger": (
+        Act(4, 1.0, 1.0), Act(5, 0.55, 0.5), Act(7, 0.85, 0.8), Act(23, 0.85, 1.0), Act(17, 0.4, 0.5), Act(25, 0.15, 0.6),
     ),
-    "contempt": (Act(12, 0.9, 0.55), Act(14, 1.0, 1.0), Act(7, 0.2, 0.3)),
+    "disgust": (
+        Act(9, 1.0, 1.0), Act(15, 0.55, 0.6), Act(17, 0.6, 0.6), Act(25, 0.4, 0.6), Act(4, 0.35, 0.5), Act(7, 0.35, 0.5),
+    ),
+    "fear": (
+        Act(1, 0.95, 1.0), Act(2, 0.75, 0.6), Act(4, 0.9, 0.7), Act(5, 0.95, 1.0), Act(20, 0.95, 1.0),
+        Act(25, 0.85, 0.7), Act(26, 0.35, 0.4),
+    ),
+    "contempt": (Act(12, 0.9, 0.5), Act(14, 1.0, 1.0), Act(7, 0.2, 0.3)),
 }  # fmt: skip
 
 # What a doubtful rater sees instead, shares over VOTES; the structure of FER+ and of printed confusion matrices.
 CONFUSION: dict[str, dict[str, float]] = {
-    "neutral": {"sadness": 0.40, "anger": 0.17, "happiness": 0.13, "contempt": 0.10, "surprise": 0.07, "fear": 0.03, "unknown": 0.10},
+    "neutral": {
+        "sadness": 0.40, "anger": 0.17, "happiness": 0.13, "contempt": 0.10, "surprise": 0.07, "fear": 0.03, "unknown": 0.10,
+    },
     "happiness": {"neutral": 0.52, "surprise": 0.20, "contempt": 0.13, "unknown": 0.10, "NF": 0.05},
     "surprise": {"fear": 0.40, "neutral": 0.25, "happiness": 0.22, "unknown": 0.13},
     "sadness": {"neutral": 0.55, "anger": 0.14, "fear": 0.12, "disgust": 0.08, "unknown": 0.11},
@@ -52,12 +58,12 @@ CONFUSION: dict[str, dict[str, float]] = {
     "disgust": {"anger": 0.48, "sadness": 0.17, "contempt": 0.12, "neutral": 0.11, "unknown": 0.12},
     "fear": {"surprise": 0.58, "sadness": 0.18, "neutral": 0.08, "anger": 0.05, "unknown": 0.11},
     "contempt": {"neutral": 0.48, "happiness": 0.27, "anger": 0.07, "sadness": 0.05, "unknown": 0.13},
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Actions:
-    """Units (N, 15) at the peak, side (N,) of unilateral units (-1 left, +1 right of the image, 0 both), intensity (N,)."""
+    """Units (N, 15), side (N,) of unilateral units (-1 left, +1 right of the image, 0 both), intensity (N,)."""
 
     units: np.ndarray
     side: np.ndarray
@@ -67,8 +73,8 @@ class Actions:
 def draw_actions(draws: Draws, expression: np.ndarray, low: float, high: float, stray: float) -> Actions:
     """Action units of N faces whose `expression` (N,) indexes EXPRESSIONS.
 
-    The overall intensity is uniform in [low, high]; every unit of the prototype comes or stays away by its probability and
-    varies by itself; units foreign to the expression appear weakly with probability `stray` each.
+    The overall intensity is uniform in [low, high]; every unit of the prototype comes or stays away by its probability
+    and varies by itself; units foreign to the expression appear weakly with probability `stray` each.
     """
     n = len(draws)
     intensity = draws.uniform(low, high)
@@ -97,9 +103,9 @@ def draw_actions(draws: Draws, expression: np.ndarray, low: float, high: float, 
 def draw_votes(draws: Draws, expression: np.ndarray, intensity: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     """Ten raters' votes (N, 10) int64 over VOTES.
 
-    A rater errs with a probability that falls with `intensity` and rises where the face is `hidden` (0..1), and then votes by
-    CONFUSION. The set holds only images the raters agree on, as FER+'s majority rule keeps: where another class got the most
-    votes its count is exchanged with the label's.
+    A rater errs with a probability that falls with `intensity` and rises where the face is `hidden` (0..1), and then
+    votes by CONFUSION. The set holds only images the raters agree on, as FER+'s majority rule keeps: where another
+    class got the most votes its count is exchanged with the label's.
     """
     n = len(draws)
     table = np.zeros((len(EXPRESSIONS), len(VOTES)))

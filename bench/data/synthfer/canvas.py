@@ -1,7 +1,9 @@
-"""A batch of pictures in the making: coordinates on the head for every pixel, colour planes, and the few drawing primitives.
+"""A batch of pictures in the making: coordinates on the head for every pixel, colour planes, and the drawing
+primitives.
 
-Planes are float32 arrays (B, P), P = size x size pixels; the fields of a face are columns (B, 1). Everything at pixel level is
-+, -, *, /, sqrt, min, max: IEEE fixes their results to the last bit, so neither batch size nor platform can change a picture.
+Planes are float32 arrays (B, P), P = size x size pixels; the fields of a face are columns (B, 1). Everything at pixel
+level is +, -, *, /, sqrt, floor, min, max: IEEE fixes their results to the last bit, so neither the size of a batch nor
+the platform changes a picture.
 """
 
 from __future__ import annotations
@@ -15,44 +17,57 @@ from bench.data.synthfer.people import Fields
 
 LUMA = (0.299, 0.587, 0.114)
 Plane = np.ndarray
+Number = np.ndarray | float
 Colour = Sequence[np.ndarray | float]
 
 
 class Columns:
-    """The fields of B faces as (B, 1) float32 columns; colours as one column per channel (one, of luma, where grey)."""
+    """Fields of B faces as (B, 1) float32 columns; colours as one column per channel (one, of luma, where grey).
 
-    def __init__(self, fields: Fields, rows: np.ndarray | slice, colour: bool) -> None:
-        self._numbers: dict[str, np.ndarray] = {}
-        self._colours: dict[str, list[np.ndarray]] = {}
+    Read like attributes: `f.zoom`. Only what is read is taken from the rows.
+    """
+
+    def __init__(
+        self, numbers: Fields, colours: dict[str, list[np.ndarray]], rows: slice | np.ndarray = slice(None)
+    ) -> None:
+        self._numbers, self._colours, self._rows = numbers, colours, rows
+
+    @classmethod
+    def of(cls, fields: Fields, colour: bool) -> Columns:
+        """All N faces of `fields`, see geometry.controls."""
+        numbers: Fields = {}
+        colours: dict[str, list[np.ndarray]] = {}
         for name, values in fields.items():
-            if values.ndim == 2:
-                planes = [values[rows, channel] for channel in range(3)]
-                if not colour:
-                    planes = [planes[0] * LUMA[0] + planes[1] * LUMA[1] + planes[2] * LUMA[2]]
-                self._colours[name] = [plane.astype(np.float32)[:, None] for plane in planes]
-            else:
-                self._numbers[name] = values[rows].astype(np.float32)[:, None]
+            if values.ndim == 1:
+                numbers[name] = values.astype(np.float32)[:, None]
+                continue
+            planes = [values[:, channel] for channel in range(3)]
+            if not colour:
+                planes = [planes[0] * LUMA[0] + planes[1] * LUMA[1] + planes[2] * LUMA[2]]
+            colours[name] = [plane.astype(np.float32)[:, None] for plane in planes]
+        return cls(numbers, colours)
 
     def __getattr__(self, name: str) -> np.ndarray:
         try:
-            return self.__dict__["_numbers"][name]
+            column: np.ndarray = self.__dict__["_numbers"][name][self.__dict__["_rows"]]
         except KeyError:
             raise AttributeError(name) from None
+        self.__dict__[name] = column
+        return column
 
     def colour(self, name: str) -> list[np.ndarray]:
         """The colour `name`, one (B, 1) column per channel."""
-        return self._colours[name]
+        return [plane[self._rows] for plane in self._colours[name]]
 
-    def some(self, rows: np.ndarray) -> Columns:
-        """The columns of the faces `rows` only."""
-        part = object.__new__(Columns)
-        part._numbers = {name: values[rows] for name, values in self._numbers.items()}
-        part._colours = {name: [plane[rows] for plane in planes] for name, planes in self._colours.items()}
-        return part
+    def some(self, rows: slice | np.ndarray) -> Columns:
+        """The faces `rows`, counted within these."""
+        if isinstance(rows, np.ndarray) and isinstance(self._rows, slice):
+            rows = rows + (self._rows.start or 0)
+        return Columns(self._numbers, self._colours, rows)
 
 
 def cover(distance: Plane, per_pixel: np.ndarray | float) -> Plane:
-    """Anti-aliased coverage of a region: 1 inside (distance < 0), 0 outside, a ramp over one pixel. Overwrites `distance`."""
+    """Anti-aliased coverage: 1 inside (distance < 0), 0 outside, a ramp over one pixel. Overwrites `distance`."""
     distance *= -per_pixel
     distance += np.float32(0.5)
     np.maximum(distance, 0.0, out=distance)
@@ -67,7 +82,7 @@ def ramp(x: Plane) -> Plane:
     return x
 
 
-def bump(x: Plane, y: Plane, cx: np.ndarray | float, cy: np.ndarray | float, rx: np.ndarray | float, ry: np.ndarray | float) -> Plane:
+def bump(x: Plane, y: Plane, cx: Number, cy: Number, rx: Number, ry: Number) -> Plane:
     """A smooth hill of height 1 on an ellipse: (1 - r^2)^2, zero outside."""
     u = x - cx
     u *= 1.0 / rx
@@ -100,10 +115,13 @@ def wave(x: Plane) -> Plane:
 
 
 class Canvas:
-    """B pictures of `size` pixels: `px`, `py` in the head's frame before turning, `x`, `y` on its front, and colour planes.
+    """B pictures of `size` pixels.
 
-    `root` is the facing of the surface to the camera (0 at the outline); `rho` the elliptical radius (1 at the outline).
+    `px`, `py` are in the head's frame before turning, `x`, `y`, `z` on the head; `root` is the facing of the surface to
+    the camera (0 at the outline), `rho` the elliptical radius (1 at the outline), `lambert` the light on the skin.
     """
+
+    lambert: Plane
 
     def __init__(self, f: Columns, size: int, channels: int) -> None:
         self.f, self.size = f, size
@@ -120,7 +138,7 @@ class Canvas:
         self._chart()
 
     def _chart(self) -> None:
-        """Undo jaw drop, jaw width, and turn: the ray through each pixel meets the ellipsoid of the head (geometry._pose)."""
+        """Undo jaw drop, jaw width and turn: where the ray through each pixel meets the ellipsoid (geometry._pose)."""
         f = self.f
         below = self.py - np.float32(STRETCH_FROM)
         np.maximum(below, 0.0, out=below)
@@ -177,24 +195,27 @@ def lay(planes: list[Plane], alpha: Plane, colour: Colour) -> None:
         plane += difference
 
 
+ROOM = 1.12  # windows are this much larger than asked for, for faces that are zoomed in
+
+
 class Window:
     """A rectangle of the pictures `rows`, placed by each face: small features are drawn on few pixels, then put back.
 
     Args:
         canvas: the pictures.
         rows: which of them, (R,) int.
-        left, right, top, bottom: what the window must show, offsets in face units from its centre.
-        centre_u, centre_v: centre of the window in picture coordinates, (R, 1).
+        half: half width and half height, face units.
+        centre: centre of the window in picture coordinates, two (R, 1).
     """
 
     def __init__(
-        self, canvas: Canvas, rows: np.ndarray, half_width: float, half_height: float, centre_u: np.ndarray, centre_v: np.ndarray
+        self, canvas: Canvas, rows: np.ndarray, half: tuple[float, float], centre: tuple[np.ndarray, np.ndarray]
     ) -> None:
         size = canvas.size
-        wide = min(int(half_width * size * 1.12) + 2, size)
-        tall = min(int(half_height * size * 1.12) + 2, size)
-        left = _corner(centre_u, wide, size)
-        top = _corner(centre_v, tall, size)
+        wide = min(int(half[0] * size * ROOM) + 2, size)
+        tall = min(int(half[1] * size * ROOM) + 2, size)
+        left = _corner(centre[0], wide, size)
+        top = _corner(centre[1], tall, size)
         offset = (np.arange(tall)[:, None] * size + np.arange(wide)).reshape(1, -1)
         self._flat = (rows * (size * size))[:, None] + top * size + left + offset
         self._canvas = canvas
@@ -226,4 +247,4 @@ class Window:
 def _corner(centre: np.ndarray, extent: int, size: int) -> np.ndarray:
     """First pixel of a window of `extent` pixels around `centre` (picture coordinates), kept inside the picture."""
     first = np.floor((centre.astype(np.float64) + 1.0) * (size / 2) + 0.5 - extent / 2).astype(np.int64)
-    return np.clip(first, 0, size - extent)
+    return np.asarray(np.clip(first, 0, size - extent))

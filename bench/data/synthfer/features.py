@@ -31,8 +31,8 @@ def everyone(c: Canvas) -> np.ndarray:
 def eye(c: Canvas, sign: float) -> None:
     """One eye with its brow; `sign` is -1 for the eye on the left of the picture."""
     f = c.f
-    u, v = place(f, sign * f.eye_x + RECESS * f.tan_yaw, f.eye_y - 0.10)
-    w = Window(c, everyone(c), 0.30, 0.35, u, v)
+    where = place(f, sign * f.eye_x + RECESS * f.tan_yaw, f.eye_y - 0.10)
+    w = Window(c, everyone(c), (0.30, 0.35), where)
     x = w.x * sign
     x -= f.eye_x + (sign * RECESS) * f.tan_yaw
     y = w.y - (f.eye_y + RECESS * f.tan_pitch)
@@ -163,8 +163,8 @@ def brow(w: Window, sign: float) -> None:
 def centre(c: Canvas) -> None:
     """The middle of the face: frown lines, wrinkles of the nose, nostrils and the shadow below the nose."""
     f = c.f
-    u, v = place(f, 0.5 * f.nose_h * f.tan_yaw, 0.02 + 0.0 * f.zoom)
-    w = Window(c, everyone(c), 0.30, 0.50, u, v)
+    where = place(f, 0.5 * f.nose_h * f.tan_yaw, 0.02 + 0.0 * f.zoom)
+    w = Window(c, everyone(c), (0.30, 0.50), where)
     side, y = np.abs(w.x), w.y
     # glabella: two upright furrows between the brows
     frown = stroke(side - (0.052 + 0.12 * (f.brow_in_x - 0.10)), 0.028)
@@ -212,8 +212,8 @@ def forehead(c: Canvas) -> None:
     if not len(rows):
         return
     f = c.f.some(rows)
-    u, v = place(f, 0.0 * f.zoom, -0.56 + 0.0 * f.zoom)
-    w = Window(c, rows, 0.52, 0.22, u, v)
+    where = place(f, 0.0 * f.zoom, -0.56 + 0.0 * f.zoom)
+    w = Window(c, rows, (0.52, 0.22), where)
     bow = w.x * w.x
     power = bow * 6.0
     ramp(power)
@@ -235,8 +235,8 @@ def forehead(c: Canvas) -> None:
 def mouth(c: Canvas) -> None:
     """Lips, teeth, tongue, the folds beside and the shadows around them. Same curves as geometry.mouth_point."""
     f = c.f
-    u, v = place(f, PROUD * f.tan_yaw, f.mouth_y + 0.05)
-    w = Window(c, everyone(c), 0.52, 0.50, u, v)
+    where = place(f, PROUD * f.tan_yaw, f.mouth_y + 0.05)
+    w = Window(c, everyone(c), (0.52, 0.50), where)
     x = w.x - PROUD * f.tan_yaw
     y = w.y - PROUD * f.tan_pitch
     right = x > 0
@@ -279,7 +279,7 @@ def lip(w: Window, y: Plane, t: Plane, arch: Plane, top_in: Plane, low_in: Plane
     light *= 0.16
     down *= 0.24
     down += light
-    down += 0.62
+    down += 0.56
     down *= f.ambient + 0.55 * f.key
     w.paint(alpha, [down * tone for tone in f.colour("lips")])
     # shadow under the lower lip, deeper where the chin is pushed up or the lips are pressed
@@ -336,21 +336,21 @@ def furrows(w: Window, x: Plane, y: Plane, out: Plane, right: Plane, width: Plan
     start = f.nose_y - 0.03 * f.sneer
     down = y - start
     along = down * (1.0 / (f.mouth_y + 0.04 - start))
-    path = along * (width + 0.075 - f.nose_w * 1.2)
+    path = along * (width + 0.105 - f.nose_w * 1.2)
     path += f.nose_w * 1.2
     path -= along * (1.0 - along) * -0.06
     fold = stroke(out - path, 0.042)
-    fold *= stroke(along - 0.5, 0.62)
+    fold *= stroke(along - 0.42, 0.60)
     fold *= np.where(right, f.fold_r, f.fold_l)
     fold *= 0.42
-    pit_x = (out - width - 0.018) * (1.0 / 0.050)
-    pit_x *= pit_x
-    pit_y = (y - corner_y) * (1.0 / 0.075)
+    pit_y = (y - corner_y) * (1.0 / 0.11)
     pit_y *= pit_y
+    pit_x = (out - width - 0.030 + pit_y * 0.018) * (1.0 / 0.044)
+    pit_x *= pit_x
     pit_x += pit_y
     np.subtract(np.float32(1.0), pit_x, out=pit_x)
     np.maximum(pit_x, 0.0, out=pit_x)
-    pit_x *= np.where(right, f.dimple_r, f.dimple_l) * 0.62 + 0.10
+    pit_x *= np.where(right, f.dimple_r, f.dimple_l) * 0.58 + 0.06
     fold += pit_x
     droop = stroke(out - (width + 0.015 + (y - corner_y) * 0.35), 0.030)
     droop *= stroke(y - corner_y - 0.075, 0.075)
@@ -373,16 +373,20 @@ def moustache(c: Canvas) -> None:
     if not len(rows):
         return
     f = c.f.some(rows)
-    u, v = place(f, PROUD * f.tan_yaw, f.mouth_y - 0.08)
-    w = Window(c, rows, 0.40, 0.16, u, v)
+    where = place(f, PROUD * f.tan_yaw, f.mouth_y - 0.08)
+    w = Window(c, rows, (0.40, 0.16), where)
     x = np.abs(w.x - PROUD * f.tan_yaw)
     middle = 0.5 * (f.nose_y + 0.09 + f.seam_y - f.lip_up_h) + 0.02 * f.tan_pitch
     d = w.y - (middle + x * x * 0.75)
     half = 0.5 * (f.seam_y - f.lip_up_h - f.nose_y - 0.07)
     np.abs(d, out=d)
-    d -= np.maximum(half, 0.02)
+    taper = x * (0.9 / f.mouth_w)
+    taper *= taper
+    np.subtract(np.float32(1.15), taper, out=taper)
+    taper *= np.maximum(half, 0.02)
+    d -= taper
     np.maximum(d, (x - f.mouth_w * 1.05) * 0.6, out=d)
-    alpha = cover(d, w.per_pixel * 0.7)
+    alpha = cover(d, 22.0)
     alpha *= f.moustache
     tone = f.ambient + 0.4 * f.key
     w.paint(alpha, [tone * hair for hair in f.colour("brow")])

@@ -1,8 +1,9 @@
 """From identity, action units and pose to the curves that are drawn, and to the 68 landmarks.
 
-Face units: the head is an ellipsoid centred on (0, -0.1, 0) with half height 1.1, so the chin is at y = 1 and the crown at
--1.2; x grows to the right of the picture, y down, z to the camera. One unit is about 10 cm. A picture without zoom shows
-x and y - 0.12 in [-1, 1]. Features are charts on the front of the head: a point is (x, y) before the head is turned.
+Face units: the head is an ellipsoid centred on (0, -0.1, 0) with half height 1.1, so the chin is at y = 1 and the crown
+at -1.2; x grows to the right of the picture, y down, z to the camera. One unit is about 10 cm. A picture without zoom
+shows x and y - 0.12 in [-1, 1]. Features are charts on the front of the head: a point is (x, y) before the head is
+turned.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ JAW_FROM = 0.05  # the jaw narrows or widens from here
 
 
 def controls(person: Fields, scene: Fields, units: np.ndarray, side: np.ndarray) -> Fields:
-    """All numbers the renderer and the landmarks need, (N,) each: expression applied to the person, pose applied to the head."""
+    """All numbers the renderer and the landmarks need, (N,) each: expression applied to the person, pose applied to the
+    head."""
     f = {**person, **scene}
     au = {unit: units[:, column] for unit, column in COLUMN.items()}
     _brows(f, au)
@@ -35,17 +37,21 @@ def controls(person: Fields, scene: Fields, units: np.ndarray, side: np.ndarray)
 def _brows(f: Fields, au: dict[int, np.ndarray]) -> None:
     """Three points of the brow (inner, middle, outer), the same on both sides."""
     inner, middle, outer = f["brow_y"], f["brow_y"] - f["brow_arch"], f["brow_y"] + 0.035
-    f["brow_in_y"] = inner + f["brow_slope"] - 0.135 * au[1] + 0.095 * au[4] + 0.045 * au[9]
-    f["brow_mid_y"] = middle - 0.045 * au[1] - 0.125 * au[2] + 0.085 * au[4] + 0.02 * au[9] + 0.01 * au[6]
-    f["brow_out_y"] = outer - f["brow_slope"] + 0.03 * au[1] * (1.0 - au[2]) - 0.115 * au[2] + 0.025 * au[4] + 0.01 * au[6]
+    f["brow_in_y"] = inner + f["brow_slope"] - 0.14 * au[1] + 0.125 * au[4] + 0.07 * au[9]
+    f["brow_mid_y"] = middle - 0.045 * au[1] - 0.125 * au[2] + 0.085 * au[4] + 0.045 * au[9] + 0.01 * au[6]
+    f["brow_out_y"] = (
+        outer - f["brow_slope"] + 0.03 * au[1] * (1.0 - au[2]) - 0.115 * au[2] + 0.005 * au[4] + 0.01 * au[6]
+    )
     f["brow_in_x"] = f["brow_x"] - 0.055 * au[4] - 0.012 * au[9]
-    f["brow_out_x"] = f["eye_x"] + f["eye_w"] * 1.25 + 0.0 * au[1]
+    f["brow_out_x"] = f["eye_x"] + f["eye_w"] * 1.25
 
 
 def _eyes(f: Fields, au: dict[int, np.ndarray]) -> None:
     """Lid heights above and below the line of the eye's corners; below may become negative (a raised lower lid)."""
-    squint = np.minimum(au[6] * 0.6 + au[7] * 0.75 + au[9] * 0.5, 1.0)
-    f["lid_up"] = np.maximum(f["eye_open"] * (1.0 - 0.35 * squint) + 0.05 * au[5] + 0.012 * (au[1] + au[2]) - 0.012 * au[4], 0.012)
+    squint = np.minimum(au[6] * 0.6 + au[7] * 0.75 + au[9] * 0.6, 1.0)
+    f["lid_up"] = np.maximum(
+        f["eye_open"] * (1.0 - 0.35 * squint) + 0.05 * au[5] + 0.012 * (au[1] + au[2]) - 0.012 * au[4], 0.012
+    )
     f["lid_low"] = f["eye_open"] * 0.62 * (1.0 - 1.25 * squint) + 0.012 * au[5]
     f["squint"] = squint
 
@@ -54,24 +60,24 @@ def _mouth(f: Fields, au: dict[int, np.ndarray], side: np.ndarray) -> None:
     """Corners of each side, lip opening and thicknesses. Unilateral units act on the side they name."""
     drop = 0.30 * au[26]
     part = np.maximum(0.055 * au[25], 0.0)
-    centre = f["mouth_y"] - 0.018 * au[9] - 0.03 * au[17] - 0.008 * au[12]
+    centre = f["mouth_y"] - 0.045 * au[9] - 0.03 * au[17] - 0.008 * au[12]
     for name, sign in (("l", -1.0), ("r", 1.0)):
         here = np.where(side * sign >= 0.0, 1.0, 0.06)
         smile, dimple = au[12] * here, au[14] * here
-        width = f["mouth_w"] + 0.095 * smile + 0.035 * dimple + 0.095 * au[20] - 0.05 * au[23] + 0.005 * au[15]
+        width = f["mouth_w"] + 0.095 * smile + 0.035 * dimple + 0.095 * au[20] - 0.065 * au[23] + 0.005 * au[15]
         f[f"corner_{name}_x"] = width - 0.045 * au[26] - 0.02 * au[17]
-        lift = 0.125 * smile + 0.035 * dimple - 0.105 * au[15] - 0.035 * au[17] - 0.03 * au[20]
+        lift = 0.125 * smile + 0.06 * dimple - 0.105 * au[15] - 0.03 * au[17] - 0.03 * au[20] - 0.05 * au[9]
         f[f"corner_{name}_y"] = centre - lift + f["mouth_rest"] + 0.25 * drop
-        f[f"fold_{name}"] = np.minimum(0.75 * smile + 0.5 * au[9] + 0.2 * au[20] + 0.15 * au[15], 1.0)
+        f[f"fold_{name}"] = np.minimum(0.75 * smile + 0.75 * au[9] + 0.2 * au[20] + 0.15 * au[15], 1.0)
         f[f"dimple_{name}"] = np.minimum(0.95 * dimple + 0.15 * smile, 1.0)
         f[f"apple_{name}"] = 0.75 * au[6] + 0.55 * smile
     tight = np.minimum(0.75 * au[23] + 0.35 * au[17] + 0.25 * au[14], 0.9)
     thin = 1.0 - 0.62 * tight
     stretch = 1.0 - 0.28 * np.minimum(au[12] + au[20], 1.0)
     f["seam_y"] = centre
-    f["open_up"] = 0.35 * part + 0.10 * drop + 0.014 * au[9] * au[25] * 2.0
+    f["open_up"] = 0.35 * part + 0.10 * drop + 0.07 * au[9] * np.minimum(3.0 * au[25], 1.0)
     f["open_low"] = 0.85 * part + 0.90 * drop + 0.03 * au[12] * au[25]
-    f["lip_up_h"] = f["lip_up"] * thin * stretch * (1.0 - 0.25 * au[9])
+    f["lip_up_h"] = f["lip_up"] * thin * stretch * (1.0 + 0.30 * au[9])
     f["lip_low_h"] = f["lip_low"] * thin * stretch * (1.0 + 0.25 * au[17])
     f["chin_raise"] = au[17]
     f["teeth"] = np.clip(0.35 + au[12] + 0.8 * au[20] + 0.5 * au[9] - 0.5 * au[26], 0.2, 1.0)
@@ -122,11 +128,12 @@ def _pose(f: Fields, au: dict[int, np.ndarray]) -> None:
     front_x = 0.70 * f["head_c"] * sy * cp
     front_y = 0.70 * f["head_c"] * sp
     f["origin_x"] = front_x + f["shift_x"]
-    f["origin_y"] = VIEW_Y + front_y + 0.35 * f["stretch"] * 0.3 + f["shift_y"]
+    f["origin_y"] = VIEW_Y + front_y + 0.1 * f["stretch"] + f["shift_y"]
 
 
 def project(f: Fields, x: np.ndarray, y: np.ndarray, out: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Where chart points (N, K), raised by `out` above the head, appear: picture coordinates in [-1, 1], x right, y down."""
+    """Where chart points (N, K), raised by `out` above the head, appear: picture coordinates in [-1, 1], x right, y
+    down."""
     c = {name: f[name][:, None] for name in _POSE}
     a, depth = c["head_a"], c["head_c"]
     qy = y - CENTRE_Y
@@ -154,23 +161,32 @@ def landmarks(f: Fields, size: int) -> np.ndarray:
     """
     points: list[tuple[np.ndarray, np.ndarray, float | np.ndarray]] = []
     zero = np.zeros(len(f["head_a"]))
-    for k in range(17):  # the jaw: from ear to ear on the side of the head, round the chin
-        t = (k - 8) / 8.0
-        along = 1.0 - t * t
-        y = 0.02 + 0.90 * along * (0.45 + 0.55 * along) + zero
-        reach = np.sqrt(np.maximum(1.0 - ((y - CENTRE_Y) / HALF_HEIGHT) ** 2, 0.0)) * 0.955
-        points.append((f["head_a"] * reach * t / max(abs(t), 0.45) * min(1.0, abs(t) / 0.45 + 0.0), y, 0.0))
+    for k in range(17):  # the jaw: on the side of the head from ear to ear, round the chin
+        q = 0.95 * (k - 8) / 8.0
+        points.append(
+            (
+                f["head_a"] * (0.96 * 2.0 * q / (1.0 + q * q)),
+                CENTRE_Y + 0.97 * HALF_HEIGHT * (1.0 - q * q) / (1.0 + q * q) + zero,
+                0.0,
+            )
+        )
     for sign in (-1.0, 1.0):
         order = (1.0, 0.75, 0.5, 0.25, 0.0) if sign < 0 else (0.0, 0.25, 0.5, 0.75, 1.0)
         for t in order:
             x = f["brow_in_x"] + (f["brow_out_x"] - f["brow_in_x"]) * t
-            y = f["brow_in_y"] * (1 - t) * (1 - 2 * t) + f["brow_mid_y"] * 4 * t * (1 - t) + f["brow_out_y"] * t * (2 * t - 1)
+            y = (
+                f["brow_in_y"] * (1 - t) * (1 - 2 * t)
+                + f["brow_mid_y"] * 4 * t * (1 - t)
+                + f["brow_out_y"] * t * (2 * t - 1)
+            )
             points.append((sign * x, y, 0.03))
     for t in (0.1, 0.4, 0.7, 1.0):  # bridge to tip
         points.append((zero, -0.12 + (f["nose_y"] + 0.12 - 0.03) * t, f["nose_h"] * t))
     base = f["nose_y"] + 0.05 - 0.025 * f["sneer"]
     for t in (-1.0, -0.5, 0.0, 0.5, 1.0):
-        points.append((f["nose_w"] * (t + 0.12 * t * f["sneer"]), base - 0.012 * abs(t), f["nose_h"] * (0.75 - 0.35 * abs(t))))
+        points.append(
+            (f["nose_w"] * (t + 0.12 * t * f["sneer"]), base - 0.012 * abs(t), f["nose_h"] * (0.75 - 0.35 * abs(t)))
+        )
     for sign in (-1.0, 1.0):
         upper = ((-1.0, 0), (-0.35, 1), (0.35, 1), (1.0, 0), (0.35, 2), (-0.35, 2))
         for t, lid in upper:  # t runs left to right in the picture

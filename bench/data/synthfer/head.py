@@ -15,7 +15,9 @@ def background(c: Canvas) -> None:
     blend *= 1.0 / f.back_soft
     blend += 0.5
     ramp(blend)
-    blend += bump(np.broadcast_to(c.u, blend.shape), np.broadcast_to(c.v, blend.shape), f.back_y, f.back_x, 0.9, 0.7) * 0.4
+    blend += (
+        bump(np.broadcast_to(c.u, blend.shape), np.broadcast_to(c.v, blend.shape), f.back_y, f.back_x, 0.9, 0.7) * 0.4
+    )
     for plane, a, b in zip(c.planes, f.colour("back_a"), f.colour("back_b"), strict=True):
         np.multiply(blend, b - a, out=plane)
         plane += a
@@ -43,10 +45,11 @@ def back_hair(c: Canvas) -> None:
     """Hair behind the face: the head's outline enlarged, going straight down at the sides to the hair's length."""
     f = c.f
     x = c.px + 0.16 * f.sin_yaw
-    outline = x * (1.0 / (f.head_a + 0.035 + 0.8 * f.hair_top))
+    outline = x * (1.0 / (f.head_a + np.minimum(0.035, f.hair_top) + 0.8 * f.hair_top))
     outline *= outline
     y = c.py - (-0.10 - 0.12 * f.sin_pitch)
-    rough = wave(x * 5.0 + y * 3.0)
+    rough = wave(x * 2.2 + y * 2.7)
+    rough *= rough * (3.0 - 2.0 * rough)
     np.minimum(y, 0.0, out=y)
     y *= 1.0 / (1.10 + f.hair_top)
     y *= y
@@ -121,7 +124,7 @@ def skin(c: Canvas) -> None:
     f = c.f
     height = relief(c).reshape(c.count, c.size, c.size)
     slope = np.zeros_like(height)
-    lean = 0.35 * c.per_pixel[:, :, None]
+    lean = 0.50 * c.per_pixel[:, :, None]
     slope[:, :, 1:-1] = (height[:, :, :-2] - height[:, :, 2:]) * (f.light_x[:, :, None] * lean)
     slope[:, 1:-1] += (height[:, :-2] - height[:, 2:]) * (f.light_y[:, :, None] * lean)
     # light in the head's axes
@@ -143,13 +146,18 @@ def skin(c: Canvas) -> None:
     nx += nz
     np.sqrt(nx, out=nx)
     lambert /= nx
-    lambert += slope.reshape(lambert.shape) * norm
     np.maximum(lambert, 0.0, out=lambert)
     shine = lambert * lambert
     shine *= shine
     shine *= shine
-    shine *= shine
-    shine *= 0.055
+    shine *= 0.10
+    bent = slope.reshape(lambert.shape) * norm
+    steep = np.abs(bent)
+    steep *= 1.6
+    steep += 1.0
+    bent /= steep  # steep slopes saturate: neither burnt out nor black
+    lambert += bent
+    np.maximum(lambert, 0.0, out=lambert)
     lambert *= f.key
     lambert += f.ambient
     edge = c.root * 0.55
@@ -161,9 +169,11 @@ def skin(c: Canvas) -> None:
     alpha = cover(outline, c.per_pixel)
     flush = bump(np.abs(c.x), c.y, 0.42, 0.22, 0.30, 0.26)
     flush *= 0.10
-    tints = (0.25, 1.0, 0.9) if len(c.planes) == 3 else (0.75,)
+    tints = (0.2, 1.0, 0.9) if len(c.planes) == 3 else (0.75,)
     c.lambert = lambert
-    c.paint(alpha, [tone * (lambert - flush * tint) + shine for tone, tint in zip(f.colour("skin"), tints, strict=True)])
+    c.paint(
+        alpha, [tone * (lambert - flush * tint) + shine for tone, tint in zip(f.colour("skin"), tints, strict=True)]
+    )
 
 
 def front_hair(c: Canvas) -> None:
@@ -177,14 +187,14 @@ def front_hair(c: Canvas) -> None:
     sides = f.hair_side - np.abs(c.x)
     np.maximum(sides, c.y - f.hair_length, out=sides)
     hair = np.minimum(top, sides)
-    strands = wave(c.x * 7.0 + c.y * 1.3)
-    hair += (strands - 0.5) * (0.02 + 0.5 * f.hair_rough)
+    strands = wave(c.x * 5.0 + c.y * 1.1 + c.x * c.x * 2.0)
+    strands *= strands * (3.0 - 2.0 * strands)
+    hair += (strands - 0.5) * (0.022 + 0.6 * f.hair_rough)
     np.maximum(hair, (c.rho - 1.0) * 0.85, out=hair)
     alpha = cover(hair, c.per_pixel * 0.6)
-    fine = wave(c.x * 23.0 - c.y * 2.0)
-    fine *= 0.5
-    strands += fine
-    strands -= 0.75
+    strands *= 0.35
+    strands += wave(c.x * 23.0 - c.y * 2.0)
+    strands -= 0.675
     strands *= f.strands
     strands += 0.9
     strands *= c.lambert

@@ -40,8 +40,8 @@ def glasses(c: Canvas) -> None:
     if not len(rows):
         return
     f = c.f.some(rows)
-    u, v = place(f, AWAY * f.tan_yaw, f.eye_y)
-    w = Window(c, rows, 0.80, 0.22, u, v)
+    where = place(f, AWAY * f.tan_yaw, f.eye_y)
+    w = Window(c, rows, (0.80, 0.22), where)
     d, x, y = _lenses(w, 0.14)
     thickness = 0.012 + 0.35 / w.per_pixel
     rim = stroke(d, thickness + 0.008)
@@ -63,8 +63,8 @@ def sunglasses(c: Canvas) -> None:
     if not len(rows):
         return
     f = c.f.some(rows)
-    u, v = place(f, AWAY * f.tan_yaw, f.eye_y)
-    w = Window(c, rows, 0.80, 0.26, u, v)
+    where = place(f, AWAY * f.tan_yaw, f.eye_y)
+    w = Window(c, rows, (0.80, 0.26), where)
     d, x, y = _lenses(w, 0.165)
     bar = np.maximum(np.abs(y + 0.07) - 0.022, x - f.head_a * 0.98)
     np.minimum(d, bar, out=d)
@@ -81,8 +81,8 @@ def mask(c: Canvas) -> None:
     if not len(rows):
         return
     f = c.f.some(rows)
-    u, v = place(f, 0.0 * f.zoom, 0.55 + 0.0 * f.zoom)
-    w = Window(c, rows, 0.85, 0.62, u, v)
+    where = place(f, 0.0 * f.zoom, 0.55 + 0.0 * f.zoom)
+    w = Window(c, rows, (0.85, 0.62), where)
     x = np.abs(w.x - 0.05 * f.tan_yaw)
     y = w.y
     upper = (0.14 + 0.0 * f.zoom) + x * x * 0.22

@@ -9,7 +9,7 @@ from bench.data.synthfer.rng import Draws
 Fields = dict[str, np.ndarray]  # name -> (N,) numbers, or (N, 3) colours in [0, 1]
 
 SKIN = np.array([
-    [0.97, 0.83, 0.74], [0.93, 0.75, 0.63], [0.85, 0.64, 0.50], [0.72, 0.51, 0.38], [0.55, 0.37, 0.26], [0.41, 0.27, 0.19],
+    [0.97, 0.83, 0.74], [0.93, 0.75, 0.63], [0.85, 0.64, 0.50], [0.74, 0.53, 0.40], [0.59, 0.41, 0.30], [0.46, 0.31, 0.23],
 ])  # fmt: skip
 HAIR = np.array([
     [0.07, 0.06, 0.06], [0.16, 0.11, 0.08], [0.30, 0.19, 0.12], [0.45, 0.22, 0.11], [0.76, 0.60, 0.36], [0.58, 0.57, 0.56],
@@ -41,7 +41,7 @@ def blend(palette: np.ndarray, position: np.ndarray) -> np.ndarray:
     scaled = np.clip(position, 0.0, 1.0) * (len(palette) - 1)
     low = np.minimum(scaled.astype(np.int64), len(palette) - 2)
     weight = (scaled - low)[:, None]
-    return palette[low] + (palette[low + 1] - palette[low]) * weight
+    return np.asarray(palette[low] + (palette[low + 1] - palette[low]) * weight)
 
 
 def people(key: int, identities: np.ndarray) -> Fields:
@@ -56,7 +56,7 @@ def people(key: int, identities: np.ndarray) -> Fields:
     # head
     f["head_a"] = d.uniform(0.74, 0.84)
     f["head_c"] = d.uniform(0.88, 1.0)
-    f["jaw"] = d.uniform(-0.02, 0.16) - 0.13 * masculine
+    f["jaw"] = d.uniform(-0.05, 0.14) - 0.17 * masculine
     f["chin"] = d.uniform(-0.06, 0.08)
     f["cheek"] = d.uniform(0.02, 0.07)
     f["brow_ridge"] = 0.01 + 0.05 * masculine
@@ -87,7 +87,7 @@ def people(key: int, identities: np.ndarray) -> Fields:
     f["lip_low"] = d.uniform(0.05, 0.08) + 0.012 * tone - 0.012 * f["age"]
     lipstick = d.chance(0.35) & (masculine < 0.45)
     rouge = np.stack([d.uniform(0.60, 0.82), d.uniform(0.14, 0.30), d.uniform(0.20, 0.34)], axis=1)
-    natural = f["skin"] * np.array([0.88, 0.64, 0.64]) + np.array([0.04, 0.0, 0.01])
+    natural = f["skin"] * np.array([0.88, 0.60, 0.62]) + np.array([0.04, 0.0, 0.01])
     f["lips"] = np.where(lipstick[:, None], rouge, natural)
     # hair
     grey = np.where(age > 0.72, 0.80 + 0.20 * d.unit(), np.where(tone > 0.5, 0.25, 0.72) * d.unit())

@@ -1,8 +1,8 @@
 """Counter-based random numbers: draw k of image i is a pure function of (key, i, k).
 
-Every image owns a SplitMix64 stream (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators") whose start
-is a hash of the key and the image's index. No state is carried between images, so an image is the same alone, in a batch and
-in any order; integer arithmetic only, so it is the same on every platform and NumPy release.
+Every image owns a SplitMix64 stream (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators") whose
+start is a hash of the key and the image's index. No state is carried between images, so an image is the same alone, in
+a batch and in any order; integer arithmetic only, so it is the same on every platform and NumPy release.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def mix64(x: np.ndarray) -> np.ndarray:
     z ^= z >> _S27
     z *= _M2
     z ^= z >> _S31
-    return z
+    return np.asarray(z)
 
 
 def key_of(*parts: object) -> int:
@@ -62,7 +62,7 @@ class Draws:
     def normal(self, sd: float = 1.0) -> np.ndarray:
         """Near-Gaussian with standard deviation `sd`: the sum of four uniforms, so never beyond 3.5 sd."""
         total = self.unit() + self.unit() + self.unit() + self.unit()
-        return (total - 2.0) * (sd * 1.7320508075688772)
+        return np.asarray((total - 2.0) * (sd * 1.7320508075688772))
 
     def chance(self, p: float | np.ndarray) -> np.ndarray:
         """(N,) bool, True with probability p."""

@@ -19,7 +19,8 @@ from bench.errors import UserError
 
 # Raised whenever the pixels or the facts of any (variant, seed, index) change; part of every fingerprint and cache key.
 RENDERER_VERSION = 1
-# Share of the peak intensity in each frame of a sequence of eight: three neutral frames, the onset, three near the peak.
+# Share of the peak intensity in each frame of a sequence of eight: three neutral frames, the onset, three near the
+# peak.
 RAMP = (0.0, 0.0, 0.0, 0.3, 0.6, 0.85, 0.95, 1.0)
 HIDDEN = {"none": 0.0, "sunglasses": 0.6, "mask": 0.9, "hand": 0.4}
 
@@ -28,10 +29,10 @@ HIDDEN = {"none": 0.0, "sunglasses": 0.6, "mask": 0.9, "hand": 0.4}
 class Facts:
     """What is known about N images.
 
-    index, identity: (N,) int64; label, split, occlusion: N names; sequence, frame: (N,) int64 (frame 0 where no sequences)
-    units: (N, 15) action units 0..1 in the order of actions.UNITS; side: (N,) -1, 0, +1 of unilateral units
-    intensity: (N,) of the expression in the picture; votes: (N, 10) int64 in the order of actions.VOTES
-    yaw, pitch, roll: (N,) degrees; fields: what the renderer reads.
+    index, identity: (N,) int64; label, split, occlusion: N names; sequence, frame: (N,) int64 (frame 0 where no
+    sequences) units: (N, 15) action units 0..1 in the order of actions.UNITS; side: (N,) -1, 0, +1 of unilateral units
+    intensity: (N,) of the expression in the picture; votes: (N, 10) int64 in the order of actions.VOTES yaw, pitch,
+    roll: (N,) degrees; fields: what the renderer reads.
     """
 
     variant: Variant
@@ -59,7 +60,9 @@ def facts(name: str, seed: int, indices: Sequence[int] | np.ndarray) -> Facts:
     variant = variant_of(name)
     index = np.asarray(indices, np.int64)
     if len(index) and (index.min() < 0 or index.max() >= variant.images):
-        raise UserError(f"SynthFER variant '{name}' has images 0 to {variant.images - 1}", "ask for an index in this range")
+        raise UserError(
+            f"SynthFER variant '{name}' has images 0 to {variant.images - 1}", "ask for an index in this range"
+        )
     known = roster(name, seed)
     unit, frame = index // variant.frames, index % variant.frames
     expression = np.array([EXPRESSIONS.index(known.label[k]) for k in unit], np.int64)
@@ -101,7 +104,8 @@ def _fields(known: Facts, neutral: bool) -> Fields:
 def images(known: Facts, neutral: bool = False) -> np.ndarray:
     """Pixels, uint8 (N, H, W) or (N, H, W, 3).
 
-    With `neutral`, the neutral twins: same person, pose, light, background, occluder and sensor noise, all action units 0.
+    With `neutral`, the neutral twins: same person, pose, light, background, occluder and sensor noise, all action units
+    0.
     """
     variant = known.variant
     key = key_of("noise", variant.name, known.seed)

@@ -23,7 +23,8 @@ class Variant:
 
     splits: {split: {class: images}} in index order, for sequences {split: {class: sequences}}.
     frames: images per unit; more than 1 means sequences from neutral to peak, one unit a sequence.
-    persons: {split: identities}; splits never share a person. low, high: range of intensity; stray: chance of a foreign unit.
+    persons: {split: identities}; splits never share a person.
+    low, high: range of intensity; stray: chance of a foreign unit.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Variant:
     splits: dict[str, dict[str, int]]
     persons: dict[str, int]
     frames: int = 1
-    low: float = 0.2
+    low: float = 0.3
     high: float = 1.0
     stray: float = 0.06
     conditions: Conditions = field(default_factory=Conditions)
@@ -57,12 +58,12 @@ def _classes(order: tuple[str, ...], *numbers: int) -> dict[str, int]:
 
 
 _LAB = Conditions(
-    yaw=0.02, pitch=0.015, turned=0.0, roll=0.015, shift=0.02, zoom=0.03, light=0.3, blur=0.3, noise=0.012, occluded=0.0,
-    clutter=0.25,
+    yaw=0.02, pitch=0.015, turned=0.0, roll=0.015, shift=0.02, zoom=0.03, light=0.3, blur=0.3, noise=0.010,
+    occluded=0.0, clutter=0.25,
 )  # fmt: skip
-_ALIGNED = Conditions(roll=0.015, shift=0.025, zoom=0.035, blur=0.4, noise=0.016)
-_WILD = Conditions(blur=0.55, noise=0.02, light=0.8)
-_AFFECTNET_TRAIN = _classes(AFFECTNET, 478, 672, 257, 172, 102, 72, 253, 71)
+_ALIGNED = Conditions(roll=0.015, shift=0.025, zoom=0.035, blur=0.4, noise=0.012)
+_WILD = Conditions(blur=0.5, noise=0.016, light=0.8)
+_AFFECTNET_TRAIN = _classes(AFFECTNET, 368, 518, 198, 133, 79, 55, 195, 54)
 
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
@@ -70,9 +71,9 @@ VARIANTS: dict[str, Variant] = {
         Variant(
             "ferplus", 48, False,
             {
-                "train": _classes(FERPLUS, 434, 388, 234, 228, 183, 33, 67, 33),
-                "val": _classes(FERPLUS, 62, 54, 36, 34, 28, 8, 10, 8),
-                "test": _classes(FERPLUS, 124, 108, 70, 66, 52, 18, 24, 18),
+                "train": _classes(FERPLUS, 390, 344, 222, 212, 174, 80, 98, 80),
+                "val": _classes(FERPLUS, 58, 50, 34, 32, 26, 13, 14, 13),
+                "test": _classes(FERPLUS, 112, 98, 66, 64, 52, 28, 32, 28),
             },
             {"train": 1000, "val": 160, "test": 320},
         ),
@@ -88,24 +89,27 @@ VARIANTS: dict[str, Variant] = {
             "affectnet7", 64, True,
             {
                 "train": {name: n for name, n in _AFFECTNET_TRAIN.items() if name != "contempt"},
-                "test": {name: 60 for name in AFFECTNET[:7]},
+                "test": dict.fromkeys(AFFECTNET[:7], 60),
             },
-            {"train": 1300, "test": 280}, low=0.12, stray=0.09, conditions=_WILD,
+            {"train": 1300, "test": 280}, low=0.2, stray=0.09, conditions=_WILD,
         ),
         Variant(
-            "affectnet8", 64, True, {"train": _AFFECTNET_TRAIN, "test": {name: 60 for name in AFFECTNET}},
-            {"train": 1300, "test": 320}, low=0.12, stray=0.09, conditions=_WILD,
+            "affectnet8", 64, True, {"train": _AFFECTNET_TRAIN, "test": dict.fromkeys(AFFECTNET, 60)},
+            {"train": 1300, "test": 320}, low=0.2, stray=0.09, conditions=_WILD,
         ),
         Variant(
-            "ckplus", 48, False, {"train": _classes(CKPLUS, 33, 13, 43, 18, 51, 21, 61)}, {"train": 86}, frames=8, low=0.45,
-            stray=0.03, conditions=_LAB,
+            "ckplus", 48, False, {"train": _classes(CKPLUS, 33, 13, 43, 18, 51, 21, 61)}, {"train": 86}, frames=8,
+            low=0.45, stray=0.03, conditions=_LAB,
         ),
         Variant(
             "own", 64, True,
-            {"train": {name: 40 for name in RAF}, "val": {name: 10 for name in RAF}, "test": {name: 20 for name in RAF}},
+            {"train": dict.fromkeys(RAF, 40), "val": dict.fromkeys(RAF, 10), "test": dict.fromkeys(RAF, 20)},
             {"train": 200, "val": 60, "test": 100},
         ),
-        Variant("unlabelled", 64, True, {"train": _classes(FERPLUS, 1000, 850, 500, 500, 450, 250, 250, 200)}, {"train": 3000}),
+        Variant(
+            "unlabelled", 64, True, {"train": _classes(FERPLUS, 1000, 850, 500, 500, 450, 250, 250, 200)},
+            {"train": 3000},
+        ),
     )
 }  # fmt: skip
 

@@ -1,0 +1,155 @@
+"""`render`: draw tables, confusion matrices and CSVs again from what results/ holds; nothing is trained."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import declare, matrix, plan, store
+from bench.data.source import data_root
+from bench.plan import Planned
+
+REAL: tuple[str, ...] = ("paper", "short")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `render`."""
+    parser.add_argument("--table", nargs="+", default=[], metavar="ID", help="tables (default: all)")
+    parser.add_argument("--paper", nargs="+", default=[], metavar="ID", help="every table of a paper")
+    parser.add_argument("--profile", choices=("real", "quick"), default="real", help="real data (paper, else short), or quick: synthetic")
+    parser.add_argument("--seeds", nargs="+", type=int, default=None, help="seeds wanted (default: 0 1 2, quick: 0)")
+    parser.add_argument("--selection", choices=store.SELECTIONS, help="compare this selection instead of each table's own")
+    parser.add_argument("--format", choices=("md", "latex", "html", "csv"), default="md", help="what to print")
+    parser.add_argument("--quiet", action="store_true", help="write files, print only the summary")
+    parser.add_argument("--data-root", help="folder holding the datasets (else FERBENCH_DATA)")
+    parser.add_argument("--results", default="results", help="folder of results (default: results)")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Render."""
+    declared = declare.load()
+    everything = not (args.table or args.paper)
+    tables = matrix.selected_tables(declared, args.table, args.paper, everything)
+    profile = "quick" if args.profile == "quick" else "paper"
+    seeds = args.seeds or ([0] if profile == "quick" else [0, 1, 2])
+    draw(
+        declared, tables, profile, Path(args.results), seeds, args.selection, "" if args.quiet else args.format,
+        root=data_root(args.data_root),
+    )  # fmt: skip
+    return 0
+
+
+def draw(
+    declared: declare.Declarations, tables: Sequence[declare.Table], profile: declare.ProfileName, results: Path,
+    seeds: Sequence[int], selection: str | None, format: str, *, planned: Sequence[Planned] = (), root: Path | None = None,
+) -> None:  # fmt: skip
+    """Compare, write results/tables/ and print.
+
+    Args:
+        profile: quick renders synthetic results alone; anything else renders real ones, the paper profile's where there
+            are some, else the shortened recipe's.
+        seeds: seeds wanted.
+        format: what to print; empty prints the summary alone.
+        planned: the plan at hand, for the reasons of blocked cells; made here when empty.
+    """
+    import pandas as pd
+
+    from tables.render import compare, summary, write
+    from tables.render.results import Results
+
+    runs = _read(pd, results / "runs.csv")
+    measured = Results(runs, _read(pd, results / "per_class.csv"), results / "confusion")
+    settings = compare.Settings(
+        seeds=len(seeds),
+        profiles=("quick",) if profile == "quick" else REAL if profile == "paper" else (profile,),
+        selection=selection or "",
+        folds={protocol.id: protocol.folds for protocol in declared.protocols.values()},
+        stand_ins={protocol.id: protocol.stand_in for protocol in declared.protocols.values()},
+        parameters=None,
+        blocked=_blocked(declared, tables, profile, planned, root, results),
+        deviations=_deviations(declared, tables, profile),
+        correct=_answers(results),
+    )
+    comparisons = [compare.compare(table, measured, settings) for table in tables]
+    folder = results / "tables" / ("quick" if profile == "quick" else "")
+    for comparison in comparisons:
+        write.write(comparison, folder)
+        if format:
+            print(write.text(comparison, format))
+    _confusions(comparisons, results)
+    print(summary.line(comparisons))
+    print(f"written to {folder}/<table>.md, .csv, .tex, .html; confusion matrices in {results / 'confusion'}/")
+
+
+def _read(pd: Any, path: Path) -> Any:
+    """A results CSV; an empty frame where nothing has been run."""
+    from bench.collect import CLASS_COLUMNS, RUN_COLUMNS
+
+    if path.is_file():
+        return pd.read_csv(path, dtype={"run": str, "commit": str, "data_hash": str, "epoch": str})
+    return pd.DataFrame(columns=list(CLASS_COLUMNS if path.name == "per_class.csv" else RUN_COLUMNS))
+
+
+def _blocked(
+    declared: declare.Declarations, tables: Sequence[declare.Table], profile: declare.ProfileName,
+    planned: Sequence[Planned], root: Path | None, results: Path,
+) -> dict[tuple[str, str], str]:  # fmt: skip
+    """(experiment, claimed protocol) -> why it cannot run here and how to unblock it."""
+    known = {(p.run.entry.experiment.id, p.run.entry.protocol.id): (p.reason, p.unblock) for p in planned if p.status == "blocked"}
+    found = {}
+    for table in tables:
+        for claim in table.claims():
+            if not claim.experiment or (claim.experiment, claim.protocol) in found:
+                continue
+            entry = matrix.running_entry(declared, claim, profile)
+            place = (entry.experiment.id, entry.protocol.id)
+            if not planned and place not in known:
+                stop = plan.blocker(matrix.runs_of(declared, entry, profile, [0])[0], root)
+                known[place] = (stop.message, stop.hint) if stop else ("", "")
+            reason, unblock = known.get(place, ("", ""))
+            if reason:
+                found[claim.experiment, claim.protocol] = f"{reason}. {unblock}" if unblock else reason
+    return found
+
+
+def _deviations(
+    declared: declare.Declarations, tables: Sequence[declare.Table], profile: declare.ProfileName
+) -> dict[tuple[str, str], int]:
+    """(experiment, claimed protocol) -> recipe fields that are our choice, neither paper nor code."""
+    found = {}
+    for table in tables:
+        for claim in table.claims():
+            if claim.experiment:
+                recipe = declared.recipe(declared.experiment(claim.experiment).recipe)
+                found[claim.experiment, claim.protocol] = sum(f.source == "choice" for f in recipe.fields.values())
+    return found
+
+
+def _answers(results: Path) -> Any:
+    """Per-image correctness of kept runs, for the paired test; read once a run and selection."""
+    from functools import lru_cache
+
+    from bench.metrics import correctness
+
+    @lru_cache(maxsize=256)
+    def answers(run: str, selection: str) -> dict[str, bool] | None:
+        path = results / "runs" / run / f"predictions-{selection}.parquet"
+        return correctness(path) if path.is_file() else None
+
+    return answers
+
+
+def _confusions(comparisons: Sequence[Any], results: Path) -> None:
+    """Draw the confusion matrix of each compared run that has none yet."""
+    wanted = {(row["run"], cell.selection): (cell, row) for c in comparisons for cell in c.cells.values() for row in cell.runs}
+    for (run, selection), (cell, row) in wanted.items():
+        source = results / "confusion" / f"{run}-{selection}.csv"
+        picture = source.with_suffix(".png")
+        if source.is_file() and (not picture.is_file() or picture.stat().st_mtime < source.stat().st_mtime):
+            from tables.render import confusion
+
+            fold = f" fold {int(row['fold']) + 1}" if row["fold"] else ""
+            title = f"{row['experiment']} on {row['protocol']}, seed {int(row['seed'])}{fold}, {selection}"
+            confusion.draw(source, title, cell.synthetic)

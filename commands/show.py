@@ -1,0 +1,150 @@
+"""`show`: everything about one cell (fervt-table11/resnet-gwa/ferplus) or entry (fervt-gwa:ferplus-8@majority)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from bench import collect, declare, matrix, plan, registry
+from bench.data.source import data_root
+from bench.errors import UserError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `show`."""
+    parser.add_argument("name", metavar="CELL|ENTRY", help="table/row/column, or experiment:protocol")
+    parser.add_argument("--profile", choices=declare.PROFILES, default="paper", help="recipe and key of this profile")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the key shown (default 0)")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.add_argument("--data-root", help="folder holding the datasets (else FERBENCH_DATA)")
+    parser.add_argument("--results", default="results", help="folder of results (default: results)")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print one cell or entry."""
+    declared = declare.load()
+    claim = declared.claim(args.name) if "/" in args.name else None
+    facts: dict[str, Any] = {}
+    if claim is not None:
+        table = declared.table(claim.table)
+        facts["claim"] = {
+            "cell": claim.cell, "printed": f"{claim.printed}{claim.unit}", "metric": claim.metric,
+            "paper": declared.papers[table.paper].title, "where": table.where,
+            "compared with": f"{table.compare}. {table.compare_why}".strip(),
+            **({"cited from": claim.cited} if claim.cited else {}), **({"differs": claim.differs} if claim.differs else {}),
+        }  # fmt: skip
+    if claim is None or claim.experiment:
+        facts |= _entry_facts(declared, claim, args)
+    if args.json:
+        print(json.dumps(facts, indent=1, ensure_ascii=False))
+    else:
+        _print(facts)
+    return 0
+
+
+def _entry_facts(declared: declare.Declarations, claim: declare.Claim | None, args: argparse.Namespace) -> dict[str, Any]:
+    if claim is not None:
+        entry = matrix.running_entry(declared, claim, args.profile)
+        scored = matrix.scored_protocol(declared, claim, args.profile)
+    elif ":" in args.name:
+        entry = declared.entry(args.name)
+        scored = entry.protocol.id
+    else:
+        raise UserError(f"'{args.name}' is neither a cell nor an entry", "write table/row/column or experiment:protocol")
+    experiment, protocol = entry.experiment, declared.protocol(scored)
+    recipe = declared.recipe(experiment.recipe)
+    run = matrix.runs_of(declared, entry, args.profile, [args.seed])[0]
+    (planned,) = plan.plan([run], data_root(args.data_root), Path(args.results))
+    status = {"status": planned.status, "key": planned.key or "known once the data has been read"}
+    if planned.reason:
+        status |= {"why": planned.reason, "unblock": planned.unblock}
+    return {
+        "entry": {
+            "id": entry.id, "method": experiment.method, "backbone": experiment.backbone,
+            "pretraining": experiment.pretraining, "augmentation": experiment.augmentation, "options": run.options,
+            "weights": list(experiment.weights), "note": experiment.note,
+        },
+        "protocol": {
+            "id": protocol.id, "title": protocol.title, "classes": list(protocol.classes), "rule": protocol.rule,
+            "counts": protocol.counts, "class counts": protocol.class_counts, "folds": protocol.folds,
+            "notes": protocol.notes, "access": protocol.access,
+        },
+        "recipe": {"id": recipe.id, "profile": args.profile, "fields": _recipe_facts(recipe, args.profile)},
+        "deviations": _deviations(recipe, args.profile),
+        "size": _size(run, planned.status),
+        "run": {**status, "profile": args.profile, "seed": args.seed, "folds": max(1, entry.protocol.folds)},
+        "results": _results(Path(args.results), experiment.id, scored),
+    }  # fmt: skip
+
+
+def _recipe_facts(recipe: declare.Recipe, profile: declare.ProfileName) -> dict[str, dict[str, Any]]:
+    """Every field with value and source; what the profile changes says so."""
+    override = recipe.override(profile)
+    found: dict[str, dict[str, Any]] = {}
+    for name, field in recipe.fields.items():
+        found[name] = {"value": field.value, "source": field.source, "why": field.at or field.why}
+    for name, value in recipe.values("paper").items():
+        found.setdefault(name, {"value": value, "source": "default", "why": "changes nothing"})
+    for name, value in {**override.fields, **{f"method.{k}": v for k, v in override.options.items()}}.items():
+        was = found.get(name, {}).get("value")
+        if value != was:
+            found[name] = {"value": value, "source": f"profile {profile}", "why": f"declared scaling (paper profile: {was})"}
+    return found
+
+
+def _deviations(recipe: declare.Recipe, profile: declare.ProfileName) -> list[str]:
+    """What is not from the paper or its code: choices, and the profile's scaling."""
+    found = [f"{name} = {field.value}: {field.why}" for name, field in recipe.fields.items() if field.source == "choice"]
+    override = recipe.override(profile)
+    if profile != "paper":
+        found.append(f"profile {profile}: {override.why}: {json.dumps({**override.fields, **override.options})}")
+    return found
+
+
+def _size(run: matrix.Run, status: str) -> dict[str, Any]:
+    """Parameters and multiply-accumulates of the built model; needs torch, so only here."""
+    experiment = run.entry.experiment
+    if experiment.method not in registry.available("method"):
+        return {"unknown": f"method '{experiment.method}' is not built yet"}
+    import torch
+
+    from bench.method import Context, Spec, macs, parameter_counts
+
+    context = Context(run.entry.protocol.classes, int(run.recipe["input_size"]), 1, torch.device("cpu"))
+    model = Spec(experiment.id, experiment.backbone, "none", run.options)
+    method = registry.find("method", experiment.method).load()(model, {**run.recipe, "channels_last": False}, context)
+    total, trainable = parameter_counts(method.net)
+    return {"parameters": total, "trainable": trainable, "macs": macs(method.net, context.input_size)}
+
+
+def _results(results: Path, experiment: str, protocol: str) -> list[dict[str, Any]]:
+    wanted = ("profile", "seed", "fold", "selection", "n", "correct", "accuracy", "mean_class_accuracy", "epoch", "run")
+    rows = collect.read_rows(results / "runs.csv")
+    return [
+        {name: row[name] for name in wanted}
+        for row in rows
+        if row["experiment"] == experiment and row["protocol"] == protocol
+    ]
+
+
+def _print(facts: dict[str, Any]) -> None:
+    for section, content in facts.items():
+        print(section)
+        if isinstance(content, list):
+            for line in content or ["none"]:
+                print(f"  {line if isinstance(line, str) else '  '.join(f'{k}={v}' for k, v in line.items())}")
+            continue
+        for name, value in content.items():
+            if section == "recipe" and name == "fields":
+                for field, about in value.items():
+                    print(f"  {field:24} {about['value']!s:24} {about['source']:14} {about['why']}")
+            elif value not in ("", [], {}, None):
+                print(f"  {name:16} {_text(value)}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}" if value >= 10000 else str(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)

@@ -1,0 +1,89 @@
+"""Feature maps of two models side by side: FER-VT section 4.5, Figures 10 and 11.
+
+Figure 10 sets FER-VT beside ResNet-34, Figure 11 the 3x3 grid beside the 3x2 grid. Both show the first eighteen maps of
+the stem and of the second and third layer, which we read as conv1, conv2_x and conv3_x of Table 1.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from methods.fervt.backbone import MAPS
+from methods.fervt.model import FERVT
+
+SHOWN = MAPS[:3]
+COUNT, COLUMNS = 18, 6
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def figures(
+    nets: Mapping[str, FERVT],
+    images: Tensor,
+    out_dir: Path,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> list[Path]:
+    """One PNG per image: a row per layer, a column per model, the maps as grey mosaics scaled one by one.
+
+    Args:
+        nets: models by title, in the order of the columns; left in evaluation mode.
+        images: uint8 (N, 3, S, S), S being the models' input size.
+        out_dir: where the files go, created if absent.
+        mean, std: of the recipe the models were trained with.
+
+    Returns:
+        The files, `feature-maps-00.png` onwards.
+    """
+    scale = torch.tensor(std).view(-1, 1, 1) * 255
+    normalised = (images.float().cpu() - torch.tensor(mean).view(-1, 1, 1) * 255) / scale
+    maps = {title: _maps(net, normalised) for title, net in nets.items()}
+    out_dir.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for index, image in enumerate(images):
+        path = out_dir / f"feature-maps-{index:02d}.png"
+        _draw(image, {title: [layer[index] for layer in layers] for title, layers in maps.items()}, path)
+        paths.append(path)
+    return paths
+
+
+@torch.no_grad()
+def _maps(net: FERVT, images: Tensor) -> list[Tensor]:
+    """The first maps (N, 18, h, w) of each layer shown."""
+    device = next(net.parameters()).device
+    found = net.eval().feature_maps(images.to(device))
+    return [found[name][:, :COUNT].float().cpu() for name in SHOWN]
+
+
+def mosaic(maps: Tensor) -> Tensor:
+    """Up to eighteen maps (n, h, w) as one picture of six columns, each scaled to its own range, one pixel apart."""
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    scaled = (maps - low) / (high - low).clamp_min(1e-12)
+    count, rows, columns = scaled.shape
+    padded = torch.ones(-(-count // COLUMNS) * COLUMNS, rows + 1, columns + 1)
+    padded[:count, :rows, :columns] = scaled
+    cells = padded.unflatten(0, (-1, COLUMNS))  # (lines, 6, h, w)
+    return cells.permute(0, 2, 1, 3).flatten(2, 3).flatten(0, 1)
+
+
+def _draw(image: Tensor, columns: Mapping[str, Sequence[Tensor]], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.2 + 4.2 * len(columns), 2.6 * len(SHOWN)), layout="constrained")
+    axes = figure.subplots(
+        len(SHOWN), 1 + len(columns), squeeze=False, gridspec_kw={"width_ratios": [1] + [2.2] * len(columns)}
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    axes[0, 0].imshow(image.permute(1, 2, 0).cpu().numpy())
+    for column, (title, layers) in enumerate(columns.items(), start=1):
+        for row, (name, maps) in enumerate(zip(SHOWN, layers, strict=True)):
+            axes[row, column].imshow(mosaic(maps).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes[row, column].set_title(f"{title}: {name}", fontsize=9)
+    unfinished = path.with_name(f".{path.name}")
+    figure.savefig(unfinished, format="png", dpi=120)
+    os.replace(unfinished, path)

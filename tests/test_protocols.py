@@ -1,0 +1,58 @@
+"""The declared protocols of real datasets: counts add up, and RAN's are those of its published lists."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bench import declare
+from bench.data.ferplus_labels import EMOTIONS
+from bench.declare import Protocol
+
+
+def declared() -> dict[str, Protocol]:
+    path = declare.ROOT / "bench" / "data" / "protocols.yaml"
+    return declare.load_from([], [path]).protocols
+
+
+def test_protocols_add_up() -> None:
+    known = {*EMOTIONS}
+    for name, p in declared().items():
+        assert set(p.classes) <= known, name
+        assert p.counts, name
+        assert p.access, name
+        for split, classes in p.class_counts.items():
+            assert tuple(classes) == p.classes, name
+            assert sum(classes.values()) == p.counts[split], name
+        if p.subset_of:
+            parent = declared()[p.subset_of]
+            assert all(n <= parent.class_counts["test"][c] for c, n in p.class_counts["test"].items()), name
+
+
+RAN = {
+    "ferplus-occlusion": ("FERplus_dir/jianfei_occlusion_list.txt", "{label}_{name}"),
+    "ferplus-pose30": ("FERplus_dir/pose_30_ferplus_list.txt", "{label}/{name}"),
+    "ferplus-pose45": ("FERplus_dir/pose_45_ferplus_list.txt", "{label}/{name}"),
+    "raf-db-occlusion": ("RAF_DB_dir/rafdb_occlusion_list.txt", "{name} {label}"),
+    "raf-db-pose30": ("RAF_DB_dir/val_raf_db_list.txt", "{label}/{name}"),
+    "raf-db-pose45": ("RAF_DB_dir/val_raf_db_list_45.txt", "{label}/{name}"),
+    "affectnet-occlusion": ("AffectNet_dir/occlusion_affectnet_list.txt", "val/{label}/{name}"),
+    "affectnet-pose30": ("AffectNet_dir/pose_30_affectnet_list.txt", "{label}/{name}"),
+    "affectnet-pose45": ("AffectNet_dir/pose_45_affectnet_list.txt", "{label}/{name}"),
+}
+
+
+@pytest.mark.parametrize("name", RAN)
+def test_subset_counts_are_those_of_the_published_lists(ran_lists: Path, name: str) -> None:
+    file, form = RAN[name]
+    found: dict[str, str] = {}
+    for line in (ran_lists / file).read_text().split("\n"):
+        words = line.strip().removeprefix("val/").replace("_fer", "/fer").replace(" ", "/").split("/")
+        if len(words) > 1:
+            label, image = (words[1], words[0]) if form == "{name} {label}" else (words[0], words[1])
+            found[image] = label
+    wanted = declared()[name]
+    counts = Counter(found.values())
+    assert [counts[str(i)] for i in range(len(wanted.classes))] == list(wanted.class_counts["test"].values())
