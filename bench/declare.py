@@ -255,6 +255,19 @@ class Table(Declared):
         return found
 
 
+class Figure(Declared):
+    """A figure of a paper that can be drawn again from finished runs."""
+
+    id: str
+    paper: str = ""
+    title: str
+    where: str
+    draw: str  # confusion, or the name of a method's registered figure
+    experiments: dict[str, str]  # title in the figure -> experiment
+    protocol: str
+    expression: str = ""  # the class of the test image shown, where one is shown
+
+
 class Paper(Declared):
     """One paper file."""
 
@@ -273,6 +286,7 @@ class PaperFile(Declared):
     recipes: dict[str, Recipe] = Field(default_factory=dict)
     experiments: dict[str, Experiment] = Field(default_factory=dict)
     tables: list[Table] = Field(default_factory=list)
+    figures: list[Figure] = Field(default_factory=list)
 
 
 class Entry(Declared):
@@ -306,6 +320,7 @@ class Declarations:
             ),
         )
         self.tables = _unique("table", ((t.id, t.model_copy(update={"paper": f.paper.id})) for f in papers for t in f.tables))
+        self.figures = _unique("figure", ((g.id, g.model_copy(update={"paper": f.paper.id})) for f in papers for g in f.figures))
         self._check()
 
     def _check(self) -> None:
@@ -320,6 +335,10 @@ class Declarations:
                 if claim.experiment:
                     self.experiment(claim.experiment)
                     self.protocol(claim.protocol)
+        for figure in self.figures.values():
+            self.protocol(figure.protocol)
+            for experiment in figure.experiments.values():
+                self.experiment(experiment)
 
     def table(self, name: str) -> Table:
         return _get("table", name, self.tables)
@@ -396,7 +415,7 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
 
 
 def _models(model: type[BaseModel]) -> list[type[BaseModel]]:
-    return [Protocol] if model is Protocol else [PaperFile, Paper, Recipe, Sourced, Override, Experiment, Table, Column, Row]
+    return [Protocol] if model is Protocol else [PaperFile, Paper, Recipe, Sourced, Override, Experiment, Table, Column, Row, Figure]
 
 
 def protocol_files() -> list[Path]:

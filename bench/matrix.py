@@ -85,21 +85,22 @@ def expand(declared: Declarations, claims: Iterable[Claim], profile: ProfileName
     for claim in claims:
         if not claim.experiment or claim.metric.startswith("parameters"):
             continue
-        for run in runs_of(declared, running_entry(declared, claim, profile), profile, wanted):
+        entry = running_entry(declared, claim.experiment, claim.protocol, profile)
+        for run in runs_of(declared, entry, profile, wanted):
             found.setdefault(run.identity, run)
     return list(found.values())
 
 
-def running_entry(declared: Declarations, claim: Claim, profile: ProfileName) -> Entry:
-    """The entry that is trained for a claim: its synthetic stand-in under quick, the whole set for a subset."""
-    protocol = declared.protocol(claim.protocol)
+def running_entry(declared: Declarations, experiment: str, protocol_id: str, profile: ProfileName) -> Entry:
+    """The entry that is trained for a claim: on the synthetic stand-in under quick, on the whole set for a subset."""
+    protocol = declared.protocol(protocol_id)
     if profile == "quick" and not protocol.synthetic:
         if not protocol.stand_in:
             raise UserError(f"protocol '{protocol.id}' declares no synthetic stand-in", "add stand_in to its declaration")
         protocol = declared.protocol(protocol.stand_in)
     if protocol.subset_of:
         protocol = declared.protocol(protocol.subset_of)
-    return Entry(experiment=declared.experiment(claim.experiment), protocol=protocol)
+    return Entry(experiment=declared.experiment(experiment), protocol=protocol)
 
 
 def scored_protocol(declared: Declarations, claim: Claim, profile: ProfileName) -> str:

@@ -6,13 +6,12 @@ import csv
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from bench import registry, store, weights
 from bench.data import source
-from bench.declare import Protocol
+from bench.declare import Entry, Protocol
 from bench.errors import UserError
 from bench.matrix import Run
 
@@ -49,72 +48,68 @@ def plan(runs: Iterable[Run], root: Path | None, results: Path, force: bool = Fa
         results: the results folder (kept reference runs count as cached; earlier speeds give the estimate).
         force: treat finished runs as runnable.
     """
+    planner = Planner(root)
     rates = _rates(results / "runs.csv")
-    return [_decide(run, root, results, force, rates) for run in runs]
+    return [_decide(planner, run, results, force, rates) for run in runs]
 
 
-def _decide(run: Run, root: Path | None, results: Path, force: bool, rates: dict[tuple[str, str], float]) -> Planned:
-    blocked = blocker(run, root)
+class Planner:
+    """Answers about entries under one data root, each looked up once."""
+
+    def __init__(self, root: Path | None) -> None:
+        self.root = root
+        self._blockers: dict[tuple[Any, ...], UserError | None] = {}
+        self._manifests: dict[str, dict[str, Any] | None] = {}
+        self._weights: dict[tuple[str, ...], dict[str, str]] = {}
+
+    def blocker(self, entry: Entry) -> UserError | None:
+        """What stops an entry here, or None: an unbuilt method, an absent dataset, missing weights."""
+        experiment = entry.experiment
+        place = (experiment.method, experiment.augmentation, experiment.weights, entry.protocol.id)
+        if place not in self._blockers:
+            self._blockers[place] = self._find_blocker(entry)
+        return self._blockers[place]
+
+    def _find_blocker(self, entry: Entry) -> UserError | None:
+        kinds: tuple[tuple[registry.Kind, str], ...] = (
+            ("method", entry.experiment.method), ("augmentation", entry.experiment.augmentation),
+        )  # fmt: skip
+        for kind, name in kinds:
+            if name not in registry.available(kind):
+                return UserError(f"{kind} '{name}' is not built yet", f"add it under {registry.HOMES[kind]}/")
+        try:
+            source.check(entry.protocol, self.root)
+            weights.require(entry.experiment.weights)
+        except UserError as error:
+            return error
+        return None
+
+    def manifest(self, protocol: Protocol) -> dict[str, Any] | None:
+        """Hash and sizes of a protocol's data as read before; None when it has to be read first."""
+        if protocol.id not in self._manifests:
+            self._manifests[protocol.id] = source.known_manifest(protocol, self.root)
+        return self._manifests[protocol.id]
+
+    def weight_hashes(self, roles: tuple[str, ...]) -> dict[str, str]:
+        """SHA-256 of each external file."""
+        if roles not in self._weights:
+            self._weights[roles] = weights.hashes(roles)
+        return self._weights[roles]
+
+
+def _decide(planner: Planner, run: Run, results: Path, force: bool, rates: dict[tuple[str, str], float]) -> Planned:
+    blocked = planner.blocker(run.entry)
     if blocked:
         return Planned(run, "blocked", reason=blocked.message, unblock=blocked.hint)
-    manifest = _manifest(run.entry.protocol, root)
+    manifest = planner.manifest(run.entry.protocol)
     planned = Planned(run, "runnable", seconds=_seconds(run, manifest, rates))
     if manifest is None:
         return planned
-    key = run.key(manifest["hash"], weights.hashes(run.entry.experiment.weights))
+    key = run.key(manifest["hash"], planner.weight_hashes(run.entry.experiment.weights))
     folder = store.find_result(key, results)
     if folder is None or force:
         return replace(planned, key=key)
     return Planned(run, "cached", key, folder, reason=_changed_source(run, folder))
-
-
-def blocker(run: Run, root: Path | None) -> UserError | None:
-    """What stops a run here, or None: an unbuilt method, an absent dataset, missing weights."""
-    return _entry_blocker(run.entry.experiment.method, run.entry.experiment.augmentation,
-                          run.entry.experiment.weights, run.entry.protocol.id, _Held(run.entry.protocol), root)  # fmt: skip
-
-
-class _Held:
-    """Lets lru_cache key on a protocol's id while handing the protocol itself through."""
-
-    def __init__(self, protocol: Protocol) -> None:
-        self.protocol = protocol
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Held) and other.protocol.id == self.protocol.id
-
-    def __hash__(self) -> int:
-        return hash(self.protocol.id)
-
-
-@lru_cache(maxsize=512)
-def _entry_blocker(
-    method: str, augmentation: str, roles: tuple[str, ...], protocol_id: str, held: _Held, root: Path | None
-) -> UserError | None:
-    for kind, name in (("method", method), ("augmentation", augmentation)):
-        if name not in registry.available(kind):  # type: ignore[arg-type]
-            return UserError(f"{kind} '{name}' is not built yet", f"add it under {registry.HOMES[kind]}/")  # type: ignore[index]
-    try:
-        source.locate(held.protocol, root)
-        weights.require(roles)
-    except UserError as error:
-        return error
-    return None
-
-
-def _manifest(protocol: Protocol, root: Path | None) -> dict[str, Any] | None:
-    return _manifest_cached(protocol.id, _Held(protocol), root)
-
-
-@lru_cache(maxsize=128)
-def _manifest_cached(protocol_id: str, held: _Held, root: Path | None) -> dict[str, Any] | None:
-    return source.known_manifest(held.protocol, root)
-
-
-def forget() -> None:
-    """Drop what was read, after data has been decoded or results have changed."""
-    _entry_blocker.cache_clear()
-    _manifest_cached.cache_clear()
 
 
 def _seconds(run: Run, manifest: dict[str, Any] | None, rates: dict[tuple[str, str], float]) -> float | None:

@@ -1,4 +1,4 @@
-"""Names of methods, datasets and augmentations, found without importing them.
+"""Names of methods, datasets, augmentations and figures, found without importing them.
 
 A plug-in is a function or class under a decorator with literal arguments:
 
@@ -7,7 +7,7 @@ A plug-in is a function or class under a decorator with literal arguments:
 
 The registry reads those decorators from the source with `ast`, so that listing and planning never import torch, and
 imports the module only when the plug-in is used. Packages outside this one add theirs through the entry-point groups
-`ferbench.methods`, `ferbench.datasets` and `ferbench.augmentations`, each entry point naming a module.
+`ferbench.methods`, `ferbench.datasets`, `ferbench.augmentations` and `ferbench.figures`, each entry point naming a module.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from typing import Any, Literal, TypeVar
 from bench.declare import ROOT
 from bench.errors import UserError, unknown
 
-Kind = Literal["method", "dataset", "augmentation"]
+Kind = Literal["method", "dataset", "augmentation", "figure"]
 Plugin = TypeVar("Plugin", bound=Callable[..., Any])
 # Where this package keeps its own plug-ins of each kind.
-HOMES: dict[Kind, str] = {"method": "methods", "dataset": "bench/data", "augmentation": "bench/data"}
+HOMES: dict[Kind, str] = {"method": "methods", "dataset": "bench/data", "augmentation": "bench/data", "figure": "methods"}
 
 
 def _decorator(kind: Kind) -> Callable[..., Callable[[Plugin], Plugin]]:
@@ -46,6 +46,7 @@ def _decorator(kind: Kind) -> Callable[..., Callable[[Plugin], Plugin]]:
 method = _decorator("method")
 dataset = _decorator("dataset")
 augmentation = _decorator("augmentation")
+figure = _decorator("figure")
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "verify",
         help="layout, counts, missing and extra files, duplicates; exit 0 when it is the benchmark, 1 when it is not",
     )
-    verify.add_argument(
-        "path", type=Path, metavar="PATH", help="a dataset's folder, or a data root"
-    )
+    verify.add_argument("path", type=Path, metavar="PATH", help="a dataset's folder, or a data root")
     verify.add_argument("--json", action="store_true", help="the whole report as JSON")
 
 

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from bench import declare, matrix, plan, registry
-from bench.data.source import data_root
+from bench.data.source import check, data_root
+from bench.errors import UserError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,12 +33,13 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _tables(declared: declare.Declarations, root: Path | None) -> None:
+    planner = plan.Planner(root)
     for table in declared.tables.values():
         own = [claim for claim in table.claims() if claim.experiment]
         runs = matrix.expand(declared, own, "paper", [0])
-        real = sum(plan.blocker(run, root) is None for run in runs)
+        real = sum(planner.blocker(run.entry) is None for run in runs)
         quick = matrix.expand(declared, own, "quick", [0])
-        faces = sum(plan.blocker(run, None) is None for run in quick)
+        faces = sum(planner.blocker(run.entry) is None for run in quick)
         numbers = f"{len(own)} own of {len(table.claims())} numbers"
         print(f"  {table.id:18} {numbers:26} runs here: real {real}/{len(runs)}, synthetic {faces}/{len(quick)}  {table.title}")
 
@@ -51,14 +53,10 @@ def _methods(declared: declare.Declarations, root: Path | None) -> None:
 
 
 def _datasets(declared: declare.Declarations, root: Path | None) -> None:
-    from bench.errors import UserError
-
     for protocol in declared.protocols.values():
         counts = " / ".join(f"{split} {count:,}" for split, count in protocol.counts.items())
         try:
-            from bench.data.source import locate
-
-            locate(protocol, root)
+            check(protocol, root)
             state = "ready"
         except UserError as error:
             state = error.message

@@ -68,7 +68,7 @@ def draw(
         folds={protocol.id: protocol.folds for protocol in declared.protocols.values()},
         stand_ins={protocol.id: protocol.stand_in for protocol in declared.protocols.values()},
         parameters=None,
-        blocked=_blocked(declared, tables, profile, planned, root, results),
+        blocked=_blocked(declared, tables, profile, planned, root),
         deviations=_deviations(declared, tables, profile),
         correct=_answers(results),
     )
@@ -94,19 +94,20 @@ def _read(pd: Any, path: Path) -> Any:
 
 def _blocked(
     declared: declare.Declarations, tables: Sequence[declare.Table], profile: declare.ProfileName,
-    planned: Sequence[Planned], root: Path | None, results: Path,
+    planned: Sequence[Planned], root: Path | None,
 ) -> dict[tuple[str, str], str]:  # fmt: skip
     """(experiment, claimed protocol) -> why it cannot run here and how to unblock it."""
     known = {(p.run.entry.experiment.id, p.run.entry.protocol.id): (p.reason, p.unblock) for p in planned if p.status == "blocked"}
+    planner = plan.Planner(root)
     found = {}
     for table in tables:
         for claim in table.claims():
             if not claim.experiment or (claim.experiment, claim.protocol) in found:
                 continue
-            entry = matrix.running_entry(declared, claim, profile)
+            entry = matrix.running_entry(declared, claim.experiment, claim.protocol, profile)
             place = (entry.experiment.id, entry.protocol.id)
             if not planned and place not in known:
-                stop = plan.blocker(matrix.runs_of(declared, entry, profile, [0])[0], root)
+                stop = planner.blocker(entry)
                 known[place] = (stop.message, stop.hint) if stop else ("", "")
             reason, unblock = known.get(place, ("", ""))
             if reason:

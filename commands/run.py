@@ -13,6 +13,7 @@ from bench.data.source import data_root
 from bench.errors import UserError, unknown
 from bench.plan import Planned
 from bench.queue import Local, Outcome, Task
+from commands.figures import draw_figures, figure_runs, figures_of
 from commands.progress import Progress, duration
 
 DONE, FAILED, BLOCKED = 0, 1, 3
@@ -57,7 +58,10 @@ def main(args: argparse.Namespace) -> int:
     results = Path(args.results)
     if profile == "quick":
         print("profile quick: SYNTHETIC faces made on this machine; no number below is comparable with a paper's")
-    runs = filtered(declared, args, matrix.expand(declared, [c for t in tables for c in t.claims()], profile, seeds))
+    runs = matrix.expand(declared, [c for t in tables for c in t.claims()], profile, seeds)
+    figures = figures_of(declared, tables) if args.figures else []
+    runs += figure_runs(declared, figures, profile, seeds[0])
+    runs = filtered(declared, args, list({run.identity: run for run in runs}.values()))
     planned = plan.plan(runs, root, results, args.force)
     print_plan(planned, detailed=args.plan)
     if args.plan:
@@ -70,10 +74,7 @@ def main(args: argparse.Namespace) -> int:
     from commands.render import draw
 
     draw(declared, tables, profile, results, seeds, args.selection, args.format, planned=planned)
-    if args.figures:
-        from commands.figures import draw_figures
-
-        draw_figures(declared, tables, profile, results, root)
+    draw_figures(declared, figures, profile, results, root, seeds[0])
     return FAILED if failed else BLOCKED if any(p.status == "blocked" for p in planned) else DONE
 
 
@@ -128,7 +129,6 @@ def prepare_data(planned: list[Planned], root: Path | None, results: Path, force
     for protocol in unread.values():
         print(f"reading {protocol.id} ...", flush=True)
         open_data(protocol, root)
-    plan.forget()
     return plan.plan([p.run for p in planned], root, results, force)
 
 

@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _entry_facts(declared: declare.Declarations, claim: declare.Claim | None, args: argparse.Namespace) -> dict[str, Any]:
     if claim is not None:
-        entry = matrix.running_entry(declared, claim, args.profile)
+        entry = matrix.running_entry(declared, claim.experiment, claim.protocol, args.profile)
         scored = matrix.scored_protocol(declared, claim, args.profile)
     elif ":" in args.name:
         entry = declared.entry(args.name)

@@ -91,7 +91,6 @@ def quick() -> Comparison:
     return compare(TABLE, results, Settings(seeds=2, profiles=("quick",), stand_ins=STAND_INS))
 
 
-# ---------------------------------------------------------------------------------------------------------- decisions
 def test_every_case_of_the_table_gets_its_verdict() -> None:
     cells = real().cells
     assert {place: cell.judgement.label for place, cell in cells.items()} == {
@@ -230,7 +229,6 @@ def test_rows_a_paired_test_cannot_tell_from_the_best_are_marked() -> None:
     assert not any(cell.marks for cell in subset.cells.values())  # answers for another set of images
 
 
-# ------------------------------------------------------------------------------------------------------------ writers
 GOLDEN = """\
 ## paper-table1: Ablation (Table 1, p. 3)
 
@@ -296,14 +294,13 @@ def test_every_line_of_a_synthetic_table_says_it(format: str) -> None:
 def test_csv_has_one_row_per_printed_number() -> None:
     found = list(csv_module.DictReader(io.StringIO(csv.render(real(), quick()))))
     assert len(found) == 12
-    a = found[2]
-    assert (a["paper"], a["ours"], a["verdict"], a["seeds"], a["last"]) == (
+    assert [found[2][c] for c in ("paper", "ours", "verdict", "seeds", "last")] == [
         "86.74",
         "86.0907",
         "reproduced",
         "3",
         "85.8038",
-    )
+    ]
     assert [row["synthetic"] for row in found] == [""] * 6 + [SYNTHETIC] * 6
     assert found[0]["ours"] == ""
 

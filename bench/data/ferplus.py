@@ -8,6 +8,7 @@ fer2013new.csv serves the protocols whose rule ends in `/fer2013new`.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -246,7 +247,7 @@ class FERPlus(Dataset):
     def _pictures(self) -> dict[str, set[str]]:
         """Files other than label.csv in each split's folder."""
         return {
-            split: {p.name for p in folder.iterdir()} - {"label.csv"} if folder.is_dir() else set()
+            split: set(os.listdir(folder)) - {"label.csv"} if folder.is_dir() else set()
             for split, folder in self.found.folders.items()
         }
 
@@ -255,9 +256,7 @@ class FERPlus(Dataset):
         if self.layout != "folders":
             absent = [name for name in table.names if name not in self._positions]
             if absent:
-                message = (
-                    f"{self.found.votes} has no row for '{absent[0]}' of label.csv ({len(absent):,} are lacking)"
-                )
+                message = f"{self.found.votes} has no row for '{absent[0]}' of label.csv ({len(absent):,} are lacking)"
                 raise UserError(message, GET)
             return
         for split in SPLITS:

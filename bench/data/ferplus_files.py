@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,9 +56,7 @@ class Found:
         if self.votes:
             return f"{self.votes} holds votes without pixels; {PIXELS}"
         if self.pixels:
-            return (
-                f"{self.pixels} holds pixels without FERPlus votes; add fer2013new.csv of microsoft/FERPlus"
-            )
+            return f"{self.pixels} holds pixels without FERPlus votes; add fer2013new.csv of microsoft/FERPlus"
         return ""
 
 
@@ -76,9 +75,17 @@ def look(root: Path) -> Found:
             folders = {s: base / n for s, n in FOLDERS.items()}
             # A broken label.csv is still the label file of its split: reading it names the wrong row.
             found |= {s: f / "label.csv" for s, f in folders.items() if (f / "label.csv").is_file()}
-            pictures = any(next(folder.glob("*.png"), None) for folder in folders.values())
+            pictures = any(_holds_png(folder) for folder in folders.values())
             return Found(folders, {s: found[s] for s in FOLDERS if s in found}, votes, pixels, pictures)
     return Found(votes=votes, pixels=pixels)
+
+
+def _holds_png(folder: Path) -> bool:
+    """Whether there is a PNG file; stops at the first one, which a glob would not."""
+    if not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        return any(entry.name.endswith(".png") for entry in entries)
 
 
 def _header(line: str) -> list[str]:
@@ -160,9 +167,7 @@ class PixelRows:
                     self.starts.append(position)
                 position += len(line)
         if len(self.starts) != len(usage):
-            message = (
-                f"{path} has {len(self.starts):,} rows, the vote file {len(usage):,}; rows are joined by order"
-            )
+            message = f"{path} has {len(self.starts):,} rows, the vote file {len(usage):,}; rows are joined by order"
             raise UserError(message, "use the whole fer2013.csv (35,887 rows), not train.csv or a part of it")
 
     def _check(self, cells: list[bytes], usage_column: int, usage: list[str]) -> None:

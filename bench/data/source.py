@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,19 +55,29 @@ def locate(protocol: Protocol, root: Path | None) -> Dataset:
     Raises:
         UserError: no adapter, no data root, or no such dataset below it; the hint says how to unblock.
     """
+    return _opener(protocol, root)()
+
+
+def check(protocol: Protocol, root: Path | None) -> None:
+    """Raise what `locate` would raise, without opening the dataset (a synthetic one needs nothing but its adapter)."""
+    _opener(protocol, root)
+
+
+def _opener(protocol: Protocol, root: Path | None) -> Callable[[], Dataset]:
     if protocol.dataset not in registry.available("dataset"):
         raise UserError(f"no adapter for dataset '{protocol.dataset}' yet", protocol.access)
-    adapter = registry.find("dataset", protocol.dataset).load()
+    registered = registry.find("dataset", protocol.dataset)
     if protocol.synthetic:
-        return adapter(None, protocol)  # type: ignore[no-any-return]
+        return lambda: registered.load()(None, protocol)  # type: ignore[no-any-return]
     if root is None:
         raise UserError(f"{protocol.dataset}: no data root", f"set FERBENCH_DATA or --data-root. {protocol.access}".strip())
     from bench.data.base import find_dataset
 
+    adapter = registered.load()
     found = find_dataset(root, adapter)
     if found is None:
         raise UserError(f"{protocol.dataset}: not found under {root}", protocol.access)
-    return adapter(found, protocol)  # type: ignore[no-any-return]
+    return lambda: adapter(found, protocol)  # type: ignore[no-any-return]
 
 
 def open_data(protocol: Protocol, root: Path | None) -> Data:

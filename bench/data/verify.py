@@ -87,16 +87,18 @@ def verify(path: Path, classes: Mapping[str, type[Dataset]], protocols: Iterable
     Raises:
         UserError: `path` is not a folder or holds no known dataset; the message lists what was looked for.
     """
-    declared = list(protocols)
+    real: dict[str, list[Protocol]] = {}
+    for protocol in protocols:
+        if protocol.dataset in classes and not protocol.synthetic:
+            real.setdefault(protocol.dataset, []).append(protocol)
     reports = []
-    for name, adapter in classes.items():
-        own = [p for p in declared if p.dataset == name and not p.synthetic]
-        root = find_dataset(path, adapter) if own else None
+    for name, own in real.items():
+        root = find_dataset(path, classes[name])
         if root is not None:
-            reports.append(examine(adapter(root, own[0]), own))
+            reports.append(examine(classes[name](root, own[0]), own))
     if not reports:
-        near = [text for adapter in classes.values() for text in why_not_found(path, adapter)]
-        looked = [f"{name}: {adapter.looked_for}" for name, adapter in classes.items() if adapter.looked_for]
+        near = [text for name in real for text in why_not_found(path, classes[name])]
+        looked = [f"{name}: {classes[name].looked_for}" for name in real]
         raise UserError(
             f"{path} holds no dataset known here" + "".join(f"\n  incomplete: {text}" for text in near),
             "looked in it and one folder deep for\n     " + "\n     ".join(looked),

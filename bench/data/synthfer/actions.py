@@ -34,10 +34,12 @@ PROTOTYPES: dict[str, tuple[Act, ...]] = {
     "surprise": (Act(1, 0.95, 0.9), Act(2, 0.95, 1.0), Act(5, 0.85, 0.8), Act(25, 0.9, 0.6), Act(26, 0.85, 0.9)),
     "sadness": (Act(1, 0.95, 1.0), Act(4, 0.85, 0.6), Act(15, 0.95, 1.0), Act(17, 0.5, 0.6), Act(25, 0.1, 0.3)),
     "anger": (
-        Act(4, 1.0, 1.0), Act(5, 0.55, 0.5), Act(7, 0.85, 0.8), Act(23, 0.85, 1.0), Act(17, 0.4, 0.5), Act(25, 0.15, 0.6),
+        Act(4, 1.0, 1.0), Act(5, 0.55, 0.5), Act(7, 0.85, 0.8), Act(23, 0.85, 1.0), Act(17, 0.4, 0.5),
+        Act(25, 0.15, 0.6),
     ),
     "disgust": (
-        Act(9, 1.0, 1.0), Act(15, 0.55, 0.6), Act(17, 0.6, 0.6), Act(25, 0.4, 0.6), Act(4, 0.35, 0.5), Act(7, 0.35, 0.5),
+        Act(9, 1.0, 1.0), Act(15, 0.55, 0.6), Act(17, 0.6, 0.6), Act(25, 0.4, 0.6), Act(4, 0.35, 0.5),
+        Act(7, 0.35, 0.5),
     ),
     "fear": (
         Act(1, 0.95, 1.0), Act(2, 0.75, 0.6), Act(4, 0.9, 0.7), Act(5, 0.95, 1.0), Act(20, 0.95, 1.0),
@@ -49,7 +51,8 @@ PROTOTYPES: dict[str, tuple[Act, ...]] = {
 # What a doubtful rater sees instead, shares over VOTES; the structure of FER+ and of printed confusion matrices.
 CONFUSION: dict[str, dict[str, float]] = {
     "neutral": {
-        "sadness": 0.40, "anger": 0.17, "happiness": 0.13, "contempt": 0.10, "surprise": 0.07, "fear": 0.03, "unknown": 0.10,
+        "sadness": 0.40, "anger": 0.17, "happiness": 0.13, "contempt": 0.10, "surprise": 0.07, "fear": 0.03,
+        "unknown": 0.10,
     },
     "happiness": {"neutral": 0.52, "surprise": 0.20, "contempt": 0.13, "unknown": 0.10, "NF": 0.05},
     "surprise": {"fear": 0.40, "neutral": 0.25, "happiness": 0.22, "unknown": 0.13},

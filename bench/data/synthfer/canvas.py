@@ -1,5 +1,4 @@
-"""A batch of pictures in the making: coordinates on the head for every pixel, colour planes, and the drawing
-primitives.
+"""A batch of pictures in the making: coordinates on the head, colour planes and the drawing primitives.
 
 Planes are float32 arrays (B, P), P = size x size pixels; the fields of a face are columns (B, 1). Everything at pixel
 level is +, -, *, /, sqrt, floor, min, max: IEEE fixes their results to the last bit, so neither the size of a batch nor
@@ -227,7 +226,7 @@ class Window:
 
     def take(self, plane: Plane) -> Plane:
         """The window's part of a plane of the canvas."""
-        return plane.reshape(-1).take(self._flat)
+        return np.asarray(plane.reshape(-1).take(self._flat))
 
     def paint(self, alpha: Plane, colour: Colour) -> None:
         """Lay `colour` over the window with opacity `alpha`."""

@@ -149,8 +149,8 @@ def project(f: Fields, x: np.ndarray, y: np.ndarray, out: np.ndarray | float = 0
 
 
 _POSE = (
-    "head_a", "head_c", "cos_pitch", "sin_pitch", "cos_yaw", "sin_yaw", "jaw", "stretch", "origin_x", "origin_y", "zoom",
-    "cos_roll", "sin_roll",
+    "head_a", "head_c", "cos_pitch", "sin_pitch", "cos_yaw", "sin_yaw", "cos_roll", "sin_roll", "jaw", "stretch",
+    "origin_x", "origin_y", "zoom",
 )  # fmt: skip
 
 

@@ -116,7 +116,7 @@ def relief(c: Canvas) -> Plane:
     height += apple
     height += bump(c.x, y, 0.0, f.mouth_y, 0.38, 0.28) * (0.075 - 0.02 * f.tight)
     height += bump(c.x, y, 0.0, 0.86, 0.20, 0.16) * (0.06 + 0.05 * f.chin_raise)
-    return height
+    return np.asarray(height)
 
 
 def skin(c: Canvas) -> None:

@@ -77,9 +77,11 @@ def facts(name: str, seed: int, indices: Sequence[int] | np.ndarray) -> Facts:
     hidden = np.array([HIDDEN[kind] for kind in occlusion])
     votes = draw_votes(Draws(key_of("votes", name, seed), index), expression, actions.intensity, hidden)
     return Facts(
-        variant, seed, index, label, tuple(known.split[k] for k in unit), identity, unit, frame, actions.units, actions.side,
-        actions.intensity, votes, occlusion, degrees(scene["yaw_t"]), degrees(scene["pitch_t"]), degrees(scene["roll_t"]),
-        person, scene,
+        variant, seed, index, label,
+        split=tuple(known.split[k] for k in unit), identity=identity, sequence=unit, frame=frame,
+        units=actions.units, side=actions.side, intensity=actions.intensity, votes=votes, occlusion=occlusion,
+        yaw=degrees(scene["yaw_t"]), pitch=degrees(scene["pitch_t"]), roll=degrees(scene["roll_t"]),
+        person=person, scene=scene,
     )  # fmt: skip
 
 

@@ -80,9 +80,10 @@ def _drawn(name: str, indices: Sequence[int] | np.ndarray, size: int, neutral: b
 def _pairs(label: str, tile: int) -> np.ndarray:
     """Two clear, unhidden images of `label` from affectnet8, each followed by its twin."""
     known = facts("affectnet8", 0, range(VARIANTS["affectnet8"].images))
-    clear = (np.array(known.label) == label) & (np.array(known.occlusion) == "none") & (np.abs(known.yaw) < 40)
+    clear = (np.array(known.label) == label) & (np.array(known.occlusion) == "none") & (known.scene["ambient"] > 0.56)
+    clear &= (np.abs(known.yaw) < 25) & (np.abs(known.pitch) < 12)
     clear &= (known.units.max(axis=1) == 0) if label == "neutral" else (known.intensity > 0.8)
-    rows = np.flatnonzero(clear)[2:4]
+    rows = np.flatnonzero(clear)[:2]
     faces, twins = _drawn("affectnet8", rows, tile), _drawn("affectnet8", rows, tile, neutral=True)
     return np.stack([faces, twins], axis=1).reshape(4, tile, tile, 3)
 
@@ -96,6 +97,6 @@ def _difficult(count: int, tile: int) -> np.ndarray:
 
 def _sequence(tile: int) -> np.ndarray:
     peaks = facts("ckplus", 0, range(7, VARIANTS["ckplus"].images, 8))
-    clear = (np.array(peaks.label) == "surprise") & (peaks.intensity > 0.9)
+    clear = (np.array(peaks.label) == "surprise") & (peaks.intensity > 0.9) & (peaks.person["skin"][:, 0] > 0.8)
     last = int(peaks.index[np.flatnonzero(clear)[0]])
     return _drawn("ckplus", range(last - 7, last + 1), tile)
