@@ -60,9 +60,14 @@ class Checkpoints:
         data = path.read_bytes()
         header = len(MAGIC) + 65
         intact = data[: len(MAGIC)] == MAGIC
-        intact = intact and hashlib.sha256(memoryview(data)[header:]).hexdigest().encode() == data[len(MAGIC) : header - 1]
+        intact = (
+            intact and hashlib.sha256(memoryview(data)[header:]).hexdigest().encode() == data[len(MAGIC) : header - 1]
+        )
         if not intact:
-            print(f"{path}: damaged checkpoint, ignored (continuing from the other slot or from the start)", file=sys.stderr)
+            print(
+                f"{path}: damaged checkpoint, ignored (continuing from the other slot or from the start)",
+                file=sys.stderr,
+            )
             return None
         loaded: dict[str, Any] = torch.load(io.BytesIO(data[header:]), map_location="cpu", weights_only=True)
         return loaded

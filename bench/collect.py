@@ -26,6 +26,7 @@ RUN_COLUMNS = (
     "run", "experiment", "method", "backbone", "pretraining", "augmentation", "options", "protocol", "selection", "n",
     "correct", "accuracy", "accuracy_sd", "mean_class_accuracy", "macro_f1", "epoch", "seconds", "images_per_second",
     "peak_memory_mb", "parameters", "device", "versions", "commit", "data_hash", "profile", "seed", "fold", "synthetic",
+    "finished",
 )  # fmt: skip
 CLASS_COLUMNS = (
     "run", "experiment", "protocol", "profile", "seed", "fold", "selection", "class", "n", "correct", "accuracy",
@@ -79,6 +80,7 @@ def _score(
         **result.model_dump(include={
             "run", "experiment", "method", "backbone", "pretraining", "augmentation", "seconds", "images_per_second",
             "peak_memory_mb", "parameters", "device", "commit", "data_hash", "profile", "seed", "fold", "synthetic",
+            "finished",
         }),
         "options": json.dumps(result.options, sort_keys=True), "versions": json.dumps(result.versions, sort_keys=True),
     }  # fmt: skip
@@ -87,13 +89,18 @@ def _score(
         predictions = pd.read_parquet(folder / selected.file)
         for protocol, frame in _scored(predictions, declared.protocol(result.protocol), declared):
             scores = metrics.from_predictions(frame, f"{folder / selected.file} [{protocol}]")
-            epochs = f"{selected.epochs[0]}-{selected.epochs[-1]}" if len(selected.epochs) > 1 else str(selected.epochs[0])
+            epochs = (
+                f"{selected.epochs[0]}-{selected.epochs[-1]}" if len(selected.epochs) > 1 else str(selected.epochs[0])
+            )
             spread = scores.sd("accuracy")
             run_rows.append({
                 **base, "protocol": protocol, "selection": selection, "epoch": epochs, **scores.row(),
                 "accuracy_sd": "" if spread != spread else round(spread, 6),
             })  # fmt: skip
-            shared = {**{name: base[name] for name in ("run", "experiment", "profile", "seed", "fold")}, "protocol": protocol}
+            shared = {
+                **{name: base[name] for name in ("run", "experiment", "profile", "seed", "fold")},
+                "protocol": protocol,
+            }
             class_rows += [{**shared, "selection": selection, **row} for row in scores.class_rows()]
             if protocol == result.protocol:
                 path = results / "confusion" / f"{result.run}-{selection}.csv"
@@ -113,7 +120,9 @@ def _scored(
         return
     adapter = registry.find("dataset", protocol.dataset).load()
     names_of = getattr(adapter, "subset_names", None)
-    for subset in subsets if names_of else []:
+    if names_of is None:
+        return
+    for subset in subsets:
         names = set(names_of(subset))
         yield subset.id, predictions[predictions["name"].isin(names)]
 

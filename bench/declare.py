@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bench.errors import UserError, unknown
 
+Kind = TypeVar("Kind")
 ROOT = Path(__file__).resolve().parent.parent
 Source = Literal["paper", "code", "choice"]
 ProfileName = Literal["paper", "short", "quick"]
@@ -98,13 +99,15 @@ class Recipe(Declared):
         if profile == "paper":
             return Override(why="as declared")
         if profile not in self.profiles:
-            raise UserError(f"recipe '{self.id}' declares no profile '{profile}'", "add it under 'profiles:' in its file")
+            raise UserError(
+                f"recipe '{self.id}' declares no profile '{profile}'", "add it under 'profiles:' in its file"
+            )
         return self.profiles[profile]
 
 
 REQUIRED = object()
 # Every field the loop, the augmentations and the ordinary supervised method read. Method-specific fields are
-# declared as 'method.<name>' and reach the method as options; 'reading.<name>' records a decision that is built into the
+# declared as 'method.<name>' and reach the method as options; 'reading.<name>' records a decision built into the
 # method's code (its version covers it). A default is a value that changes nothing (no decay, no smoothing).
 RECIPE_FIELDS: dict[str, Any] = {
     "optimizer": REQUIRED,  # adam | adamw | sgd
@@ -181,7 +184,9 @@ class Row(Declared):
     def _quoted(cls, cells: dict[str, Any]) -> dict[str, Any]:
         for column, text in cells.items():
             if not isinstance(text, str):
-                raise ValueError(f"cell '{column}': write the number as a quoted string, else its digits are lost ({text})")
+                raise ValueError(
+                    f"cell '{column}': write the number as a quoted string, else its digits are lost ({text})"
+                )
             float(text)
         return cells
 
@@ -319,8 +324,12 @@ class Declarations:
                 for name, e in f.experiments.items()
             ),
         )
-        self.tables = _unique("table", ((t.id, t.model_copy(update={"paper": f.paper.id})) for f in papers for t in f.tables))
-        self.figures = _unique("figure", ((g.id, g.model_copy(update={"paper": f.paper.id})) for f in papers for g in f.figures))
+        self.tables = _unique(
+            "table", ((t.id, t.model_copy(update={"paper": f.paper.id})) for f in papers for t in f.tables)
+        )
+        self.figures = _unique(
+            "figure", ((g.id, g.model_copy(update={"paper": f.paper.id})) for f in papers for g in f.figures)
+        )
         self._check()
 
     def _check(self) -> None:
@@ -337,8 +346,8 @@ class Declarations:
                     self.protocol(claim.protocol)
         for figure in self.figures.values():
             self.protocol(figure.protocol)
-            for experiment in figure.experiments.values():
-                self.experiment(experiment)
+            for name in figure.experiments.values():
+                self.experiment(name)
 
     def table(self, name: str) -> Table:
         return _get("table", name, self.tables)
@@ -373,14 +382,14 @@ class Declarations:
         return [table for table in self.tables.values() if table.paper == paper]
 
 
-def _get(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+def _get(kind: str, name: str, known: Mapping[str, Kind]) -> Kind:
     if name not in known:
         raise unknown(kind, name, known)
     return known[name]
 
 
-def _unique(kind: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _unique(kind: str, pairs: Iterable[tuple[str, Kind]]) -> dict[str, Kind]:
+    found: dict[str, Kind] = {}
     for name, value in pairs:
         if name in found:
             raise UserError(f"{kind} '{name}' is declared twice")
@@ -415,7 +424,11 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
 
 
 def _models(model: type[BaseModel]) -> list[type[BaseModel]]:
-    return [Protocol] if model is Protocol else [PaperFile, Paper, Recipe, Sourced, Override, Experiment, Table, Column, Row, Figure]
+    return (
+        [Protocol]
+        if model is Protocol
+        else [PaperFile, Paper, Recipe, Sourced, Override, Experiment, Table, Column, Row, Figure]
+    )
 
 
 def protocol_files() -> list[Path]:

@@ -68,7 +68,9 @@ def execute(spec: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambd
     files = weights.require(experiment.weights)
     key = run.key(data.hash, weights.hashes(experiment.weights))
     if key != spec["key"]:
-        raise UserError(f"{run.name}: code, declarations or data changed after planning ({spec['key']} is now {key})", "run again")
+        raise UserError(
+            f"{run.name}: code, declarations or data changed after planning ({spec['key']} is now {key})", "run again"
+        )
 
     index_of = {name: i for i, name in enumerate(protocol.classes)}
     labels = data.index["label"].map(index_of).to_numpy(np.int64)
@@ -136,7 +138,11 @@ def _write_result(
         )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.net.state_dict().items()}
     temporary = folder / ".model.tmp"
-    save_file(tensors, temporary, metadata={"run": spec["key"], "entry": run.entry.id, "classes": json.dumps(protocol.classes)})
+    save_file(
+        tensors,
+        temporary,
+        metadata={"run": spec["key"], "entry": run.entry.id, "classes": json.dumps(protocol.classes)},
+    )
     os.replace(temporary, folder / "model.safetensors")
     plugins = {kind: registry.find(kind, name).source_hash() for kind, name in _plugins(run).items()}
     store.write_json(folder / "manifest.json", {
@@ -160,7 +166,12 @@ def _write_result(
 
 
 def _write_predictions(
-    path: Path, names: list[str], labels: list[str], kept: dict[str, Any], classes: tuple[str, ...], about: dict[str, Any]
+    path: Path,
+    names: list[str],
+    labels: list[str],
+    kept: dict[str, Any],
+    classes: tuple[str, ...],
+    about: dict[str, Any],
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -197,7 +208,9 @@ def _reporter(folder: Path, epochs: int) -> Callable[[int, int, int, float], Non
         if time.monotonic() - last < PROGRESS_SECONDS:
             return
         last = time.monotonic()
-        text = json.dumps({"epoch": epoch, "epochs": epochs, "step": step, "steps": steps, "rate": rate, "pid": os.getpid()})
+        text = json.dumps(
+            {"epoch": epoch, "epochs": epochs, "step": step, "steps": steps, "rate": rate, "pid": os.getpid()}
+        )
         temporary = folder / ".progress.tmp"
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, folder / "progress.json")

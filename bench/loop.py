@@ -61,7 +61,9 @@ class State:
     step: int = 0  # finished steps of the current epoch
     sums: dict[str, Tensor] = field(default_factory=dict)  # losses summed over the current epoch's steps
     history: list[dict[str, float]] = field(default_factory=list)
-    kept: dict[str, dict[str, Any]] = field(default_factory=dict)  # selection -> {"epochs": [...], "probabilities": (k,N,K)}
+    kept: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # selection -> {"epochs": [...], "probabilities": (k,N,K)}
     seconds: float = 0.0
     train_seconds: float = 0.0
 
@@ -187,7 +189,9 @@ def prepare(
         images = augment(images, generator)
     size = int(recipe["input_size"])
     if images.shape[-2:] != (size, size):
-        images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=images.shape[-1] > size)
+        images = F.interpolate(
+            images, (size, size), mode="bilinear", align_corners=False, antialias=images.shape[-1] > size
+        )
     mean = torch.tensor(recipe["mean"], device=images.device)[:, None, None]
     std = torch.tensor(recipe["std"], device=images.device)[:, None, None]
     images = (images - mean) / std  # grey broadcasts to three channels here
@@ -195,7 +199,7 @@ def prepare(
 
 
 def steps_per_epoch(images: int, batch: int) -> int:
-    """Whole batches in an epoch; the remainder is left out (batch norm on a tiny batch hurts), another one each epoch."""
+    """Whole batches in an epoch; the remainder, another one each epoch, is left out (tiny batches hurt batch norm)."""
     return max(1, images // batch)
 
 

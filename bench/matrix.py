@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry, store
-from bench.declare import RECIPE_FIELDS, Claim, Declarations, Entry, ProfileName, Table
+from bench.declare import RECIPE_FIELDS, ROOT, Claim, Declarations, Entry, ProfileName, Table
 from bench.errors import UserError
-
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Run:
 
 def _loop_version() -> int:
     """LOOP_VERSION of bench/loop.py, read without importing torch."""
-    source = (registry.ROOT / "bench" / "loop.py").read_text(encoding="utf-8")
+    source = (ROOT / "bench" / "loop.py").read_text(encoding="utf-8")
     line = next(line for line in source.splitlines() if line.startswith("LOOP_VERSION = "))
     return int(line.split("=")[1])
 
@@ -96,7 +95,9 @@ def running_entry(declared: Declarations, experiment: str, protocol_id: str, pro
     protocol = declared.protocol(protocol_id)
     if profile == "quick" and not protocol.synthetic:
         if not protocol.stand_in:
-            raise UserError(f"protocol '{protocol.id}' declares no synthetic stand-in", "add stand_in to its declaration")
+            raise UserError(
+                f"protocol '{protocol.id}' declares no synthetic stand-in", "add stand_in to its declaration"
+            )
         protocol = declared.protocol(protocol.stand_in)
     if protocol.subset_of:
         protocol = declared.protocol(protocol.subset_of)
@@ -156,4 +157,4 @@ def find_run(declared: Declarations, spec: dict[str, Any]) -> Run:
     """The declared run a specification names."""
     entry = declared.entry(f"{spec['experiment']}:{spec['protocol']}")
     runs = runs_of(declared, entry, spec["profile"], [spec["seed"]])
-    return runs[spec["fold"]]
+    return runs[int(spec["fold"])]

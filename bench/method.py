@@ -84,7 +84,8 @@ class Method:
 
     def to(self, device: torch.device, channels_last: bool) -> None:
         """Move networks to the device and memory layout of the run."""
-        self.net.to(device, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        self.net.to(device)
+        self.net.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)  # type: ignore[call-overload]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue exactly."""
@@ -208,7 +209,7 @@ def parameter_counts(net: nn.Module) -> tuple[int, int]:
 
 
 def macs(net: nn.Module, input_size: int) -> int:
-    """Multiply-accumulates of one forward pass at batch 1: half of torch's flop counter, attention products included."""
+    """Multiply-accumulates of one image: half of torch's flop counter, attention products included."""
     from torch.utils.flop_counter import FlopCounterMode
 
     device = next(net.parameters()).device

@@ -81,7 +81,9 @@ class Local:
                     self.ended(outcome)
                     if self.fail_fast and outcome.status == "failed":
                         waiting.clear()
-                self.report([(job.task, _progress(job.task)) for job in self._running.values()], len(outcomes), len(tasks))
+                self.report(
+                    [(job.task, _progress(job.task)) for job in self._running.values()], len(outcomes), len(tasks)
+                )
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             outcomes += self._stop()

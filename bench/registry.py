@@ -7,7 +7,7 @@ A plug-in is a function or class under a decorator with literal arguments:
 
 The registry reads those decorators from the source with `ast`, so that listing and planning never import torch, and
 imports the module only when the plug-in is used. Packages outside this one add theirs through the entry-point groups
-`ferbench.methods`, `ferbench.datasets`, `ferbench.augmentations` and `ferbench.figures`, each entry point naming a module.
+`ferbench.methods`, `ferbench.datasets`, `ferbench.augmentations` and `ferbench.figures`, each naming a module.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ from bench.errors import UserError, unknown
 Kind = Literal["method", "dataset", "augmentation", "figure"]
 Plugin = TypeVar("Plugin", bound=Callable[..., Any])
 # Where this package keeps its own plug-ins of each kind.
-HOMES: dict[Kind, str] = {"method": "methods", "dataset": "bench/data", "augmentation": "bench/data", "figure": "methods"}
+HOMES: dict[Kind, str] = {
+    "method": "methods",
+    "dataset": "bench/data",
+    "augmentation": "bench/data",
+    "figure": "methods",
+}
 
 
 def _decorator(kind: Kind) -> Callable[..., Callable[[Plugin], Plugin]]:

@@ -25,7 +25,9 @@ def require(roles: tuple[str, ...]) -> dict[str, Path]:
     found = {role: find(role) for role in roles}
     for role, path in found.items():
         if path is None:
-            raise UserError(f"weights '{role}' are not at hand", f"put the file at {store.cache_root()}/weights/{role}.pth")
+            raise UserError(
+                f"weights '{role}' are not at hand", f"put the file at {store.cache_root()}/weights/{role}.pth"
+            )
     return {role: path for role, path in found.items() if path is not None}
 
 

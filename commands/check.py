@@ -11,9 +11,13 @@ from bench import declare, matrix, regression
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `check`."""
     parser.add_argument("--results", default="results", help="folder whose runs.csv is checked (default: results)")
-    parser.add_argument("--baseline", default="results/baseline.csv", help="what is expected (default: results/baseline.csv)")
+    parser.add_argument(
+        "--baseline", default="results/baseline.csv", help="what is expected (default: results/baseline.csv)"
+    )
     parser.add_argument("--profile", choices=declare.PROFILES, help="only baseline rows of this profile")
-    parser.add_argument("--band", type=float, default=0.01, help="allowed drop of rows that state none, a fraction (default 0.01)")
+    parser.add_argument(
+        "--band", type=float, default=0.01, help="allowed drop of rows that state none, a fraction (default 0.01)"
+    )
 
 
 def main(args: argparse.Namespace) -> int:

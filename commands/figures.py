@@ -71,9 +71,7 @@ def _confusion(figure: declare.Figure, planned: Sequence[plan.Planned], results:
     return path
 
 
-def _drawn_by_method(
-    figure: declare.Figure, planned: Sequence[plan.Planned], results: Path, root: Path | None
-) -> Path:
+def _drawn_by_method(figure: declare.Figure, planned: Sequence[plan.Planned], results: Path, root: Path | None) -> Path:
     """A method's own figure over its trained networks, on the first test image of the figure's class."""
     import numpy as np
     import torch

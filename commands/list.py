@@ -12,7 +12,9 @@ from bench.errors import UserError
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `list`."""
-    parser.add_argument("what", nargs="?", choices=("tables", "methods", "datasets", "experiments"), help="only this part")
+    parser.add_argument(
+        "what", nargs="?", choices=("tables", "methods", "datasets", "experiments"), help="only this part"
+    )
     parser.add_argument("--data-root", help="folder holding the datasets (else FERBENCH_DATA)")
     parser.add_argument("--results", default="results", help="folder of results (default: results)")
 
@@ -27,7 +29,9 @@ def main(args: argparse.Namespace) -> int:
             print(f"{name}:")
             part(declared, root)
     if not args.what:
-        where = str(root) if root else "none (set FERBENCH_DATA or --data-root; without one, tables run on synthetic faces)"
+        where = (
+            str(root) if root else "none (set FERBENCH_DATA or --data-root; without one, tables run on synthetic faces)"
+        )
         print(f"data root: {where}")
     return 0
 
@@ -41,7 +45,9 @@ def _tables(declared: declare.Declarations, root: Path | None) -> None:
         quick = matrix.expand(declared, own, "quick", [0])
         faces = sum(planner.blocker(run.entry) is None for run in quick)
         numbers = f"{len(own)} own of {len(table.claims())} numbers"
-        print(f"  {table.id:18} {numbers:26} runs here: real {real}/{len(runs)}, synthetic {faces}/{len(quick)}  {table.title}")
+        print(
+            f"  {table.id:18} {numbers:26} runs here: real {real}/{len(runs)}, synthetic {faces}/{len(quick)}  {table.title}"
+        )
 
 
 def _methods(declared: declare.Declarations, root: Path | None) -> None:

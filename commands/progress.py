@@ -49,7 +49,11 @@ class Progress:
         """One line for every run that ends."""
         mark = {"done": "done", "failed": "FAILED", "stopped": "stopped"}[outcome.status]
         self._clear()
-        print(f"{mark}: {outcome.task.name} after {duration(outcome.seconds)}" + (f": {outcome.error}" if outcome.error else ""), flush=True)
+        print(
+            f"{mark}: {outcome.task.name} after {duration(outcome.seconds)}"
+            + (f": {outcome.error}" if outcome.error else ""),
+            flush=True,
+        )
 
     def _print(self, line: str) -> None:
         if not self.live:

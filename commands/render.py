@@ -18,9 +18,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `render`."""
     parser.add_argument("--table", nargs="+", default=[], metavar="ID", help="tables (default: all)")
     parser.add_argument("--paper", nargs="+", default=[], metavar="ID", help="every table of a paper")
-    parser.add_argument("--profile", choices=("real", "quick"), default="real", help="real data (paper, else short), or quick: synthetic")
+    parser.add_argument(
+        "--profile",
+        choices=("real", "quick"),
+        default="real",
+        help="real data (paper, else short), or quick: synthetic",
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=None, help="seeds wanted (default: 0 1 2, quick: 0)")
-    parser.add_argument("--selection", choices=store.SELECTIONS, help="compare this selection instead of each table's own")
+    parser.add_argument(
+        "--selection", choices=store.SELECTIONS, help="compare this selection instead of each table's own"
+    )
     parser.add_argument("--format", choices=("md", "latex", "html", "csv"), default="md", help="what to print")
     parser.add_argument("--quiet", action="store_true", help="write files, print only the summary")
     parser.add_argument("--data-root", help="folder holding the datasets (else FERBENCH_DATA)")
@@ -97,7 +104,11 @@ def _blocked(
     planned: Sequence[Planned], root: Path | None,
 ) -> dict[tuple[str, str], str]:  # fmt: skip
     """(experiment, claimed protocol) -> why it cannot run here and how to unblock it."""
-    known = {(p.run.entry.experiment.id, p.run.entry.protocol.id): (p.reason, p.unblock) for p in planned if p.status == "blocked"}
+    known = {
+        (p.run.entry.experiment.id, p.run.entry.protocol.id): (p.reason, p.unblock)
+        for p in planned
+        if p.status == "blocked"
+    }
     planner = plan.Planner(root)
     found = {}
     for table in tables:
@@ -144,7 +155,9 @@ def _answers(results: Path) -> Any:
 
 def _confusions(comparisons: Sequence[Any], results: Path) -> None:
     """Draw the confusion matrix of each compared run that has none yet."""
-    wanted = {(row["run"], cell.selection): (cell, row) for c in comparisons for cell in c.cells.values() for row in cell.runs}
+    wanted = {
+        (row["run"], cell.selection): (cell, row) for c in comparisons for cell in c.cells.values() for row in cell.runs
+    }
     for (run, selection), (cell, row) in wanted.items():
         source = results / "confusion" / f"{run}-{selection}.csv"
         picture = source.with_suffix(".png")

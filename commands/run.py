@@ -31,9 +31,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--backbone", nargs="+", default=[], help="only these backbones")
     what.add_argument("--seeds", nargs="+", type=int, help="seeds to run (default: 0 1 2 for profile paper, else 0)")
     how = parser.add_argument_group("how")
-    how.add_argument("--profile", choices=declare.PROFILES, help="paper (default with a data root), short, or quick (default without)")
+    how.add_argument(
+        "--profile",
+        choices=declare.PROFILES,
+        help="paper (default with a data root), short, or quick (default without)",
+    )
     how.add_argument("--plan", action="store_true", help="say what would be done, and stop")
-    how.add_argument("--jobs", type=int, help="runs at once (default: one per GPU, or one per CPU core in profile quick)")
+    how.add_argument(
+        "--jobs", type=int, help="runs at once (default: one per GPU, or one per CPU core in profile quick)"
+    )
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     how.add_argument("--data-root", help="folder holding the datasets (else FERBENCH_DATA)")
     how.add_argument("--results", default="results", help="folder for CSVs and tables (default: results)")
@@ -93,7 +99,12 @@ def filtered(declared: declare.Declarations, args: argparse.Namespace, runs: lis
 
     def passes(run: matrix.Run) -> bool:
         experiment, protocol = run.entry.experiment, run.entry.protocol
-        found = {"dataset": protocol.dataset, "protocol": protocol.id, "method": experiment.method, "backbone": experiment.backbone}
+        found = {
+            "dataset": protocol.dataset,
+            "protocol": protocol.id,
+            "method": experiment.method,
+            "backbone": experiment.backbone,
+        }
         return all(not getattr(args, name) or value in getattr(args, name) for name, value in found.items())
 
     return [run for run in runs if passes(run)]
@@ -106,7 +117,9 @@ def print_plan(planned: Sequence[Planned], detailed: bool) -> None:
     time = f", about {duration(sum(known))}" if known else ""
     if len(known) < count["runnable"]:
         time += f" ({count['runnable'] - len(known)} of unknown time: nothing like them has run here)"
-    print(f"plan: {len(planned)} runs: {count['cached']} cached, {count['runnable']} runnable{time}, {count['blocked']} blocked")
+    print(
+        f"plan: {len(planned)} runs: {count['cached']} cached, {count['runnable']} runnable{time}, {count['blocked']} blocked"
+    )
     if detailed:
         for p in planned:
             note = p.reason or (f"about {duration(p.seconds)}" if p.seconds else "")

@@ -44,7 +44,9 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _entry_facts(declared: declare.Declarations, claim: declare.Claim | None, args: argparse.Namespace) -> dict[str, Any]:
+def _entry_facts(
+    declared: declare.Declarations, claim: declare.Claim | None, args: argparse.Namespace
+) -> dict[str, Any]:
     if claim is not None:
         entry = matrix.running_entry(declared, claim.experiment, claim.protocol, args.profile)
         scored = matrix.scored_protocol(declared, claim, args.profile)
@@ -52,7 +54,9 @@ def _entry_facts(declared: declare.Declarations, claim: declare.Claim | None, ar
         entry = declared.entry(args.name)
         scored = entry.protocol.id
     else:
-        raise UserError(f"'{args.name}' is neither a cell nor an entry", "write table/row/column or experiment:protocol")
+        raise UserError(
+            f"'{args.name}' is neither a cell nor an entry", "write table/row/column or experiment:protocol"
+        )
     experiment, protocol = entry.experiment, declared.protocol(scored)
     recipe = declared.recipe(experiment.recipe)
     run = matrix.runs_of(declared, entry, args.profile, [args.seed])[0]
@@ -90,13 +94,19 @@ def _recipe_facts(recipe: declare.Recipe, profile: declare.ProfileName) -> dict[
     for name, value in {**override.fields, **{f"method.{k}": v for k, v in override.options.items()}}.items():
         was = found.get(name, {}).get("value")
         if value != was:
-            found[name] = {"value": value, "source": f"profile {profile}", "why": f"declared scaling (paper profile: {was})"}
+            found[name] = {
+                "value": value,
+                "source": f"profile {profile}",
+                "why": f"declared scaling (paper profile: {was})",
+            }
     return found
 
 
 def _deviations(recipe: declare.Recipe, profile: declare.ProfileName) -> list[str]:
     """What is not from the paper or its code: choices, and the profile's scaling."""
-    found = [f"{name} = {field.value}: {field.why}" for name, field in recipe.fields.items() if field.source == "choice"]
+    found = [
+        f"{name} = {field.value}: {field.why}" for name, field in recipe.fields.items() if field.source == "choice"
+    ]
     override = recipe.override(profile)
     if profile != "paper":
         found.append(f"profile {profile}: {override.why}: {json.dumps({**override.fields, **override.options})}")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +78,20 @@ def test_pixels_are_those_of_the_golden_file() -> None:
     for variant in golden.files:
         made = images(facts(variant, 0, range(len(golden[variant]))))
         assert np.abs(made.astype(int) - golden[variant].astype(int)).max() <= 1, variant
+
+
+def test_bytes_do_not_depend_on_the_processors_vector_units() -> None:
+    """A process whose NumPy may use no SIMD beyond the baseline draws the same bytes."""
+    from numpy._core import _multiarray_umath as core
+
+    made = "import hashlib; from bench.data.synthfer import facts, images; known = facts('affectnet8', 0, range(9)); "
+    made += "print(hashlib.sha256(images(known).tobytes()).hexdigest())"
+    off = " ".join(name for name in core.__cpu_dispatch__ if core.__cpu_features__.get(name))
+    plain = subprocess.run(
+        [sys.executable, "-c", made], cwd=ROOT, env={**os.environ, "NPY_DISABLE_CPU_FEATURES": off},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert plain.stdout.strip() == hashlib.sha256(images(facts("affectnet8", 0, range(9))).tobytes()).hexdigest()
 
 
 @given(st.integers(0, 2**63), st.lists(st.integers(0, 2**40), min_size=1, max_size=5))

@@ -91,5 +91,5 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
 @augmentation("fervt-common", version=1)
 def fervt_common(images: Tensor, generator: torch.Generator) -> Tensor:
-    """FER-VT: the paper says "common" techniques (section 4.2.2); our reading: flip, 10 degrees, 8 % shift, 10 % zoom."""
+    """FER-VT says "common" techniques (section 4.2.2); our reading: flip, 10 degrees, 8 % shift, 10 % zoom."""
     return affine(images, generator, flip=0.5, rotation=10.0, shift=0.08, scale=(0.9, 1.1))

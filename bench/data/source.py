@@ -70,14 +70,22 @@ def _opener(protocol: Protocol, root: Path | None) -> Callable[[], Dataset]:
     if protocol.synthetic:
         return lambda: registered.load()(None, protocol)  # type: ignore[no-any-return]
     if root is None:
-        raise UserError(f"{protocol.dataset}: no data root", f"set FERBENCH_DATA or --data-root. {protocol.access}".strip())
-    from bench.data.base import find_dataset
+        raise UserError(
+            f"{protocol.dataset}: no data root", f"set FERBENCH_DATA or --data-root. {protocol.access}".strip()
+        )
+    from bench.data.base import find_dataset, why_not_found
 
     adapter = registered.load()
     found = find_dataset(root, adapter)
     if found is None:
-        raise UserError(f"{protocol.dataset}: not found under {root}", protocol.access)
-    return lambda: adapter(found, protocol)  # type: ignore[no-any-return]
+        raise UserError(
+            f"{protocol.dataset}: not found under {root}. {why_not_found(root, adapter)}".strip(), protocol.access
+        )
+    opened: Dataset = adapter(found, protocol)
+    stop = opened.blocked(protocol)
+    if stop is not None:
+        raise stop
+    return lambda: opened
 
 
 def open_data(protocol: Protocol, root: Path | None) -> Data:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import UserError, unknown
-from methods.fervt.local import make_local
+from methods.fervt.local import HIDDEN, make_local
 
 IMAGE_CHANNELS = 3
 # Axis of the scores (B, hw, C, H/h, H/h) over which Equation 3 normalises; the paper prints none with softmax(scores).
@@ -50,16 +50,17 @@ class GridAttention(nn.Module):
         grid: (h, w), the number of grids down and across.
         local: local feature network, "ibn", "bottleneck" or "local_relation" (Table 12).
         softmax: the axis of Equation 3, a key of `SOFTMAX_AXES`.
+        expansion: width inside the inverted bottleneck; the other networks ignore it.
     """
 
-    def __init__(self, grid: tuple[int, int], local: str, softmax: str) -> None:
+    def __init__(self, grid: tuple[int, int], local: str, softmax: str, expansion: int = HIDDEN) -> None:
         super().__init__()
         if softmax not in SOFTMAX_AXES:
             raise unknown("softmax axis of fervt", softmax, SOFTMAX_AXES)
         self.grid = grid
         self.axis = SOFTMAX_AXES[softmax]
         # One network for all grids: Equation 2 applies the same LFN to the whole collection.
-        self.local = make_local(local, IMAGE_CHANNELS)
+        self.local = make_local(local, IMAGE_CHANNELS, expansion)
 
     def weights(self, images: Tensor) -> Tensor:
         """Pooled attention (B, hw, C) of images (B, C, H, W): Equation 3 and the pooling of Equation 4.
@@ -112,9 +113,11 @@ class GWA(nn.Module):
     and its layers keep the contiguous layout, because with three channels channels-last is four times slower.
     """
 
-    def __init__(self, grid: tuple[int, int] = (3, 3), local: str = "ibn", softmax: str = "grid") -> None:
+    def __init__(
+        self, grid: tuple[int, int] = (3, 3), local: str = "ibn", softmax: str = "grid", expansion: int = HIDDEN
+    ) -> None:
         super().__init__()
-        self.attention = GridAttention(grid, local, softmax)
+        self.attention = GridAttention(grid, local, softmax, expansion)
         self.fusion = ResidualFusion()
 
     def forward(self, images: Tensor) -> Tensor:

@@ -17,12 +17,16 @@ SLOPE = 0.1  # negative slope of every LeakyReLU (section 4.2.2)
 HIDDEN = 64
 
 
-def make_local(name: str, channels: int) -> nn.Module:
-    """The local feature network called `name`, initialised."""
-    known = {"ibn": InvertedBottleneck, "bottleneck": Bottleneck, "local_relation": LocalRelation}
+def make_local(name: str, channels: int, expansion: int = HIDDEN) -> nn.Module:
+    """The local feature network called `name`, initialised; `expansion` is the inverted bottleneck's inner width."""
+    known = {
+        "ibn": lambda: InvertedBottleneck(channels, expansion),
+        "bottleneck": lambda: Bottleneck(channels),
+        "local_relation": lambda: LocalRelation(channels),
+    }
     if name not in known:
         raise unknown("local feature network of fervt", name, known)
-    return known[name](channels).apply(kaiming)
+    return known[name]().apply(kaiming)
 
 
 class InvertedBottleneck(nn.Module):

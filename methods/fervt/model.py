@@ -24,6 +24,7 @@ class Options:
 
     gwa: bool = True  # grid-wise attention in front of the backbone
     local: str = "ibn"  # ibn | bottleneck | local_relation (Table 12)
+    expansion: int = 64  # width inside the inverted bottleneck, 3 -> 64 -> 3
     grid: tuple[int, int] = (3, 3)  # grids down and across
     softmax: str = "grid"  # grid | literal | channel: see gwa.SOFTMAX_AXES
     fusion: str = "vta"  # vta | fc | asff (Table 13)
@@ -34,7 +35,7 @@ class Options:
     head_dim: int = 64
     mlp_dim: int = 512  # not printed: ViT's 4 D
     dropout: float = 0.2
-    width: int = 64  # of the ResNet; only scaled-down profiles change it
+    width: int = 64  # of the ResNet; only scaled-down profiles change it and expansion
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> Options:
@@ -63,7 +64,9 @@ class FERVT(nn.Module):
         super().__init__()
         if options.fusion not in FUSIONS:
             raise unknown("fusion of fervt", options.fusion, FUSIONS)
-        self.gwa = GWA(options.grid, options.local, options.softmax) if options.gwa else nn.Identity()
+        self.gwa = (
+            GWA(options.grid, options.local, options.softmax, options.expansion) if options.gwa else nn.Identity()
+        )
         self.backbone = Backbone(backbone, options.width)
         self.fusion = _fusion(options, self.backbone.channels[-LEVELS:], input_size, classes)
 

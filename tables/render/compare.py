@@ -149,10 +149,12 @@ def _measured(claim: Claim, results: Results, settings: Settings, selection: str
     if not scores:
         return None
     values = list(scores.values())
-    judgement = verdict(claim.printed, values, settings.seeds, protocol_differs=claim.differs, profile=profile)
+    # a shortened recipe is never judged, so no number of seeds is missing from it
+    wanted = len(values) if profile == "short" else settings.seeds
+    judgement = verdict(claim.printed, values, wanted, protocol_differs=claim.differs, profile=profile)
     marks: tuple[str, ...] = ("short‡",) if profile == "short" else ()
-    if len(values) < settings.seeds:
-        marks += (f"{len(values)} of {settings.seeds} seeds",)
+    if len(values) < wanted:
+        marks += (f"{len(values)} of {wanted} seeds",)
     missing_folds = [max(folds, 1) - len(runs.folds) for runs in used.values() if not runs.complete(folds)]
     if missing_folds:
         text = f"{folds - max(missing_folds)} of {folds} folds"
@@ -166,7 +168,7 @@ def _measured(claim: Claim, results: Results, settings: Settings, selection: str
         n=sum(n for _, n in values[0]),
         k=sum(k for score in values for k, _ in score) / len(values),
         seeds=len(values),
-        wanted=settings.seeds,
+        wanted=wanted,
         selections=_selections(results, key, claim.metric, folds),
         runs=tuple(row for runs in used.values() for row in runs.folds.values()),
         marks=marks,
