@@ -45,9 +45,8 @@ def _tables(declared: declare.Declarations, root: Path | None) -> None:
         quick = matrix.expand(declared, own, "quick", [0])
         faces = sum(planner.blocker(run.entry) is None for run in quick)
         numbers = f"{len(own)} own of {len(table.claims())} numbers"
-        print(
-            f"  {table.id:18} {numbers:26} runs here: real {real}/{len(runs)}, synthetic {faces}/{len(quick)}  {table.title}"
-        )
+        here = f"runs here: real {real}/{len(runs)}, synthetic {faces}/{len(quick)}"
+        print(f"  {table.id:18} {numbers:26} {here}  {table.title}")
 
 
 def _methods(declared: declare.Declarations, root: Path | None) -> None:

@@ -50,7 +50,8 @@ def main(args: argparse.Namespace) -> int:
 
 def draw(
     declared: declare.Declarations, tables: Sequence[declare.Table], profile: declare.ProfileName, results: Path,
-    seeds: Sequence[int], selection: str | None, format: str, *, planned: Sequence[Planned] = (), root: Path | None = None,
+    seeds: Sequence[int], selection: str | None, format: str, *,
+    planned: Sequence[Planned] = (), root: Path | None = None,
 ) -> None:  # fmt: skip
     """Compare, write results/tables/ and print.
 

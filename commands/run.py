@@ -117,9 +117,8 @@ def print_plan(planned: Sequence[Planned], detailed: bool) -> None:
     time = f", about {duration(sum(known))}" if known else ""
     if len(known) < count["runnable"]:
         time += f" ({count['runnable'] - len(known)} of unknown time: nothing like them has run here)"
-    print(
-        f"plan: {len(planned)} runs: {count['cached']} cached, {count['runnable']} runnable{time}, {count['blocked']} blocked"
-    )
+    counted = f"{count['cached']} cached, {count['runnable']} runnable{time}, {count['blocked']} blocked"
+    print(f"plan: {len(planned)} runs: {counted}")
     if detailed:
         for p in planned:
             note = p.reason or (f"about {duration(p.seconds)}" if p.seconds else "")

@@ -33,7 +33,7 @@ def main(args: argparse.Namespace) -> int:
             "cell": claim.cell, "printed": f"{claim.printed}{claim.unit}", "metric": claim.metric,
             "paper": declared.papers[table.paper].title, "where": table.where,
             "compared with": f"{table.compare}. {table.compare_why}".strip(),
-            **({"cited from": claim.cited} if claim.cited else {}), **({"differs": claim.differs} if claim.differs else {}),
+            **{name: text for name, text in (("cited from", claim.cited), ("differs", claim.differs)) if text},
         }  # fmt: skip
     if claim is None or claim.experiment:
         facts |= _entry_facts(declared, claim, args)
