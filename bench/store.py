@@ -133,6 +133,11 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferbench"
 
 
+def results_folder(base: str | Path, profile: str) -> Path:
+    """Where a profile's results go: synthetic ones into a folder of their own, so that they never mix with real ones."""
+    return Path(base) / "quick" if profile == "quick" else Path(base)
+
+
 def run_folder(key: str) -> Path:
     """The working folder of a run."""
     return cache_root() / "runs" / key

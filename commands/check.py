@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench import declare, matrix, regression
+from bench import declare, matrix, regression, store
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `check`."""
-    parser.add_argument("--results", default="results", help="folder whose runs.csv is checked (default: results)")
+    parser.add_argument("--results", default="results", help="folder of results (default: results)")
     parser.add_argument(
         "--baseline", default="results/baseline.csv", help="what is expected (default: results/baseline.csv)"
     )
-    parser.add_argument("--profile", choices=declare.PROFILES, help="only baseline rows of this profile")
+    parser.add_argument("--profile", choices=declare.PROFILES, help="baseline rows checked (default: paper and short)")
     parser.add_argument(
         "--band", type=float, default=0.01, help="allowed drop of rows that state none, a fraction (default 0.01)"
     )
@@ -27,7 +27,8 @@ def main(args: argparse.Namespace) -> int:
     for claim in declared.claims():
         for profile in declare.PROFILES if claim.experiment else ():
             tables.setdefault((claim.experiment, matrix.scored_protocol(declared, claim, profile)), claim.table)
-    found = regression.check(Path(args.results) / "runs.csv", Path(args.baseline), args.band, tables)
-    found = [r for r in found if not args.profile or r.profile == args.profile]
+    profiles = (args.profile,) if args.profile else ("paper", "short")
+    runs = store.results_folder(args.results, profiles[0]) / "runs.csv"
+    found = [r for r in regression.check(runs, Path(args.baseline), args.band, tables) if r.profile in profiles]
     print(regression.format(found))
     return 1 if any(r.is_error for r in found) else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from bench import collect, declare, statistics, store
@@ -64,11 +63,12 @@ def _answers(entry: declare.Entry, args: argparse.Namespace) -> dict[int, dict[A
     from bench.metrics import correctness
 
     found: dict[int, dict[Any, bool]] = {}
-    for row in collect.read_rows(Path(args.results) / "runs.csv"):
+    results = store.results_folder(args.results, args.profile)
+    for row in collect.read_rows(results / "runs.csv"):
         key = (row["experiment"], row["protocol"], row["profile"], row["selection"])
         if key != (entry.experiment.id, entry.protocol.id, args.profile, args.selection):
             continue
-        folder = store.find_result(row["run"], Path(args.results))
+        folder = store.find_result(row["run"], results)
         if folder is not None:
             right = correctness(folder / f"predictions-{args.selection}.parquet")
             found.setdefault(int(row["seed"]), {}).update(

@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
     profile = "quick" if args.profile == "quick" else "paper"
     seeds = args.seeds or ([0] if profile == "quick" else [0, 1, 2])
     draw(
-        declared, tables, profile, Path(args.results), seeds, args.selection, "" if args.quiet else args.format,
+        declared, tables, profile, store.results_folder(args.results, profile), seeds, args.selection, "" if args.quiet else args.format,
         root=data_root(args.data_root),
     )  # fmt: skip
     return 0
@@ -53,7 +53,7 @@ def draw(
     seeds: Sequence[int], selection: str | None, format: str, *,
     planned: Sequence[Planned] = (), root: Path | None = None,
 ) -> None:  # fmt: skip
-    """Compare, write results/tables/ and print.
+    """Compare, write <results>/tables/ and print.
 
     Args:
         profile: quick renders synthetic results alone; anything else renders real ones, the paper profile's where there
@@ -81,7 +81,7 @@ def draw(
         correct=_answers(results),
     )
     comparisons = [compare.compare(table, measured, settings) for table in tables]
-    folder = results / "tables" / ("quick" if profile == "quick" else "")
+    folder = results / "tables"
     for comparison in comparisons:
         write.write(comparison, folder)
         if format:

@@ -61,7 +61,7 @@ def main(args: argparse.Namespace) -> int:
     root = data_root(args.data_root)
     profile = args.profile or ("paper" if root else "quick")
     seeds = args.seeds or ([0, 1, 2] if profile == "paper" else [0])
-    results = Path(args.results)
+    results = store.results_folder(args.results, profile)
     if profile == "quick":
         print("profile quick: SYNTHETIC faces made on this machine; no number below is comparable with a paper's")
     runs = matrix.expand(declared, [c for t in tables for c in t.claims()], profile, seeds)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench import collect, declare, matrix, plan, registry
+from bench import collect, declare, matrix, plan, registry, store
 from bench.data.source import data_root
 from bench.errors import UserError
 
@@ -60,7 +60,7 @@ def _entry_facts(
     experiment, protocol = entry.experiment, declared.protocol(scored)
     recipe = declared.recipe(experiment.recipe)
     run = matrix.runs_of(declared, entry, args.profile, [args.seed])[0]
-    (planned,) = plan.plan([run], data_root(args.data_root), Path(args.results))
+    (planned,) = plan.plan([run], data_root(args.data_root), store.results_folder(args.results, args.profile))
     status = {"status": planned.status, "key": planned.key or "known once the data has been read"}
     if planned.reason:
         status |= {"why": planned.reason, "unblock": planned.unblock}
@@ -79,7 +79,7 @@ def _entry_facts(
         "deviations": _deviations(recipe, args.profile),
         "size": _size(run, planned.status),
         "run": {**status, "profile": args.profile, "seed": args.seed, "folds": max(1, entry.protocol.folds)},
-        "results": _results(Path(args.results), experiment.id, scored),
+        "results": _results(store.results_folder(args.results, args.profile), experiment.id, scored),
     }  # fmt: skip
 
 

@@ -183,9 +183,9 @@ def test_gwa_and_stem_keep_full_precision_and_layout() -> None:
 def test_the_folded_inverted_bottleneck_equals_plain_layers() -> None:
     torch.manual_seed(0)
     ours = InvertedBottleneck(3).double()
-    plain = nn.Sequential(
-        nn.Conv2d(3, 64, 1), nn.BatchNorm2d(64), nn.LeakyReLU(0.1), nn.Conv2d(64, 3, 1), nn.BatchNorm2d(3), nn.LeakyReLU(0.1)
-    ).double()  # fmt: skip
+    up = [nn.Conv2d(3, 64, 1), nn.BatchNorm2d(64), nn.LeakyReLU(0.1)]
+    down = [nn.Conv2d(64, 3, 1), nn.BatchNorm2d(3), nn.LeakyReLU(0.1)]
+    plain = nn.Sequential(*up, *down).double()
     for target, source in zip((plain[0], plain[1], plain[3], plain[4]), ours.children()):
         target.load_state_dict(source.state_dict())
     grids = torch.randn(18, 3, 16, 24, dtype=torch.double) * 2 + 1
@@ -214,10 +214,9 @@ def test_local_relation_against_a_plain_reference() -> None:
         window = [
             (i, j) for i, j in itertools.product((-1, 0, 1), repeat=2) if 0 <= row + i < 4 and 0 <= column + j < 5
         ]
-        logits = torch.stack([
-            prior[0, channel, i + 1, j + 1] - (query[0, channel, row, column] - key[0, channel, row + i, column + j]) ** 2
-            for i, j in window
-        ])  # fmt: skip
+        keys = torch.stack([key[0, channel, row + i, column + j] for i, j in window])
+        priors = torch.stack([prior[0, channel, i + 1, j + 1] for i, j in window])
+        logits = priors - (query[0, channel, row, column] - keys) ** 2
         values = torch.stack([grids[0, channel, row + i, column + j] for i, j in window])
         expected[0, channel, row, column] = (logits.softmax(0) * values).sum()
     torch.testing.assert_close(layer.aggregate(grids), expected)
@@ -430,8 +429,8 @@ def test_figures_write_one_png_per_image(tmp_path: Path) -> None:
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
-# Losses of three seeded steps per variant, and the method version they belong to. If one changes, results of earlier runs
-# no longer come from this code: raise `version` in methods/fervt/__init__.py and record the new numbers here.
+# Losses of three seeded steps per variant, and the method version they belong to. If one changes, results of earlier
+# runs no longer come from this code: raise `version` in methods/fervt/__init__.py and record the new numbers here.
 GOLDEN_VERSION = 1
 GOLDEN: dict[str, tuple[dict[str, Any], list[float]]] = {
     "resnet": ({"gwa": False, "fusion": "fc"}, [2.213181, 2.212042, 2.3743]),
@@ -455,7 +454,7 @@ def test_golden_losses(variant: str) -> None:
 
 
 def golden(options: dict[str, Any]) -> list[float]:
-    """In float64, where rounding tips no ReLU or pooling tie, so that thread count and instruction set do not matter."""
+    """In float64, where rounding tips no ReLU or pooling tie: thread count and instruction set do not matter."""
     method = build(options)
     method.net.double()
     targets = torch.arange(8)
