@@ -24,7 +24,7 @@ COMMANDS = {
     "check": "compare results with the baseline; exit 1 on a regression",
     "compare": "two entries on the same images, with a paired test",
     "audit": "contradictions inside and between the papers, computed where they can be",
-    "data": "verify a dataset, or write the synthetic faces",
+    "data": "verify a dataset: layout, counts, duplicates, is it the benchmark",
     "doctor": "versions, devices, folders: what this installation can do",
 }
 DONE, FAILED, USAGE, BLOCKED = 0, 1, 2, 3

@@ -34,7 +34,7 @@ class Task:
 
 @dataclass
 class Outcome:
-    """How a task ended: `done`, `failed` (see `error`) or `stopped` before its end."""
+    """How a task ended: `done` or `failed` (see `error`)."""
 
     task: Task
     status: str
@@ -85,9 +85,6 @@ class Local:
                     [(job.task, _progress(job.task)) for job in self._running.values()], len(outcomes), len(tasks)
                 )
                 time.sleep(POLL_SECONDS)
-        except KeyboardInterrupt:
-            outcomes += self._stop()
-            raise
         finally:
             self._stop()
         return outcomes
@@ -120,21 +117,18 @@ class Local:
                 found.append(Outcome(job.task, "failed", seconds, _last_words(job, status)))
         return found
 
-    def _stop(self) -> list[Outcome]:
-        """Ask every job to write its checkpoint and leave; kill those that do not."""
+    def _stop(self) -> None:
+        """Ask every job still running to write its checkpoint and leave; kill those that do not."""
         for job in self._running.values():
             if job.process.poll() is None:
                 job.process.send_signal(signal.SIGINT)
-        stopped = []
         for job in self._running.values():
             try:
                 job.process.wait(PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 job.process.kill()
                 job.process.wait()
-            stopped.append(Outcome(job.task, "stopped", time.monotonic() - job.begun))
         self._running.clear()
-        return stopped
 
 
 def _environment(slots: int) -> dict[str, str]:

@@ -134,7 +134,7 @@ def cache_root() -> Path:
 
 
 def results_folder(base: str | Path, profile: str) -> Path:
-    """Where a profile's results go: synthetic ones into a folder of their own, so that they never mix with real ones."""
+    """Where a profile's results go: synthetic ones into a folder of their own, never mixed with real ones."""
     return Path(base) / "quick" if profile == "quick" else Path(base)
 
 

@@ -47,7 +47,7 @@ class Progress:
 
     def ended(self, outcome: Outcome) -> None:
         """One line for every run that ends."""
-        mark = {"done": "done", "failed": "FAILED", "stopped": "stopped"}[outcome.status]
+        mark = {"done": "done", "failed": "FAILED"}[outcome.status]
         self._clear()
         print(
             f"{mark}: {outcome.task.name} after {duration(outcome.seconds)}"

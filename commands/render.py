@@ -41,10 +41,9 @@ def main(args: argparse.Namespace) -> int:
     tables = matrix.selected_tables(declared, args.table, args.paper, everything)
     profile = "quick" if args.profile == "quick" else "paper"
     seeds = args.seeds or ([0] if profile == "quick" else [0, 1, 2])
-    draw(
-        declared, tables, profile, store.results_folder(args.results, profile), seeds, args.selection, "" if args.quiet else args.format,
-        root=data_root(args.data_root),
-    )  # fmt: skip
+    results = store.results_folder(args.results, profile)
+    shown = "" if args.quiet else args.format
+    draw(declared, tables, profile, results, seeds, args.selection, shown, root=data_root(args.data_root))
     return 0
 
 

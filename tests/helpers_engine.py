@@ -194,9 +194,10 @@ tables:
 """
 
 SERVER = """
-import json, os, sys
+import json, os, sys, traceback
 from pathlib import Path
 import pandas, pyarrow.parquet, safetensors.torch, torch.utils.flop_counter
+import torch._dynamo  # what the first optimizer of a process imports
 from bench import declare, job, registry
 folder = Path(sys.argv[1])
 declare.table_files = lambda: [folder / "tiny.yaml"]
@@ -222,6 +223,8 @@ def answer(request):
     status = 1
     try:
         status = job.main([request["spec"]])
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
