@@ -109,23 +109,22 @@ def test_killed_at_random_moments(tiny: Any, job_server: Server, whole: dict[str
     assert predictions(folder) == whole
 
 
-def test_a_real_process_killed_and_started_again(
-    tiny: Any, whole: dict[str, bytes], outside: Path, tmp_path: Path
+def test_a_real_process_killed_and_continued(
+    tiny: Any, job_server: Server, whole: dict[str, bytes], outside: Path, tmp_path: Path
 ) -> None:
-    """`python -m bench.job SPEC` itself, with its imports, in a copy of the product."""
+    """`python -m bench.job SPEC` itself, with its imports, in a copy of the product (test_cli lets one end)."""
     home = house(tmp_path / "house", outside)
     spec = specify(tiny)
     path, folder = write_spec(tmp_path, spec), store.run_folder(spec["key"])
-    environment = quiet_environment(PYTHONPATH=os.pathsep.join([str(home), str(outside)]))
-    command = [sys.executable, "-m", "bench.job", str(path)]
-    first = subprocess.run(
-        command, cwd=home, env={**environment, "TINYFER_KILL": "update:7:SIGKILL"}, capture_output=True, check=False
+    environment = quiet_environment(
+        PYTHONPATH=os.pathsep.join([str(home), str(outside)]), TINYFER_KILL="update:7:SIGKILL"
     )
-    assert first.returncode == -signal.SIGKILL, first.stderr
-    assert any(folder.glob("checkpoint-*"))
+    command = [sys.executable, "-m", "bench.job", str(path)]
+    killed = subprocess.run(command, cwd=home, env=environment, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(list(folder.glob("checkpoint-*"))) == 2
     assert not (folder / "result.json").exists()
-    again = subprocess.run(command, cwd=home, env=environment, capture_output=True, check=False)
-    assert again.returncode == 0, again.stderr
+    assert job_server.start(path, tmp_path / "log").wait() == 0
     assert predictions(folder) == whole
 
 
@@ -152,8 +151,10 @@ def damage(path: Path, how: str) -> None:
     path.write_bytes(data[: len(data) // 2] if how == "truncate" else b"" if how == "empty" else data)
 
 
-@pytest.mark.parametrize("how", ["flip", "truncate", "empty"])
-@pytest.mark.parametrize("slots", [["newest"], ["oldest"], ["newest", "oldest"]])
+@pytest.mark.parametrize(
+    ("how", "slots"),
+    [("flip", ["newest"]), ("truncate", ["newest"]), ("flip", ["oldest"]), ("empty", ["newest", "oldest"])],
+)
 def test_a_damaged_checkpoint_is_named_and_passed_over(
     tiny: Any, job_server: Server, whole: dict[str, bytes], tmp_path: Path, how: str, slots: list[str]
 ) -> None:
@@ -279,7 +280,7 @@ def small_disk(tmp_path: Path) -> Any:
     subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
-@pytest.mark.parametrize("free", [0, 4, 16, 28, 40])
+@pytest.mark.parametrize("free", [0, 16, 40])
 def test_a_disk_that_is_really_full(
     tiny: Any, job_server: Server, whole: dict[str, bytes], small_disk: Path, tmp_path: Path, free: int
 ) -> None:

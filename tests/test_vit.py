@@ -62,7 +62,7 @@ def test_wrong_entries_are_named(arguments: tuple[Any, ...], message: str) -> No
     assert message in str(error.value)
 
 
-# Losses of three seeded float64 steps and the version they belong to. If they change, raise `version` in methods/vit.py.
+# Losses of three seeded float64 steps and the version they belong to; if they change, raise it in methods/vit.py.
 GOLDEN_VERSION, GOLDEN = 1, [1.95772, 1.961668, 1.953982]
 
 

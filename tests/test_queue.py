@@ -1,0 +1,171 @@
+"""The local queue: failures stay their own, Ctrl-C waits for checkpoints, and outcomes say what happened.
+
+The jobs here are a stand-in module of a few lines (the queue knows jobs by their files and exit status alone).
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import declare, queue, store
+from bench.queue import Local, Outcome, Task
+
+JOB = '''
+import json, os, signal, sys, time
+from pathlib import Path
+spec = json.loads(Path(sys.argv[1]).read_text())
+folder = Path(sys.argv[1]).parent
+(folder / "environment.json").write_text(json.dumps(dict(os.environ)))
+stop = []
+signal.signal(signal.SIGINT, lambda *_: stop.append(1))
+(folder / "begun").write_text(str(time.time()))
+(folder / "progress.json").write_text(json.dumps({"epoch": 0, "epochs": 1, "step": 1, "steps": 2, "rate": 1.0}))
+print("a word from the job", flush=True)
+do = spec["do"]
+if do == "fail":
+    (folder / "error.txt").write_text("RuntimeError: it broke\\n\\nTraceback: here\\n")
+    sys.exit(1)
+if do == "die":
+    os.kill(os.getpid(), signal.SIGKILL)
+if do == "exit":
+    sys.exit(7)
+end = time.time() + spec.get("seconds", 0)
+while time.time() < end:
+    if stop and do != "deaf":
+        (folder / "checkpoint-a").write_text("saved")
+        sys.exit(130)
+    time.sleep(0.01)
+(folder / "result.json").write_text("{}")
+'''
+
+
+@pytest.fixture(autouse=True)
+def fake_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `bench.job` of our own, found through the PYTHONPATH that the queue gives its jobs."""
+    (tmp_path / "fake" / "bench").mkdir(parents=True)
+    (tmp_path / "fake" / "bench" / "__init__.py").write_text("")
+    (tmp_path / "fake" / "bench" / "job.py").write_text(JOB)
+    monkeypatch.setattr(declare, "ROOT", tmp_path / "fake")
+    monkeypatch.setenv("FERBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(queue, "POLL_SECONDS", 0.02)
+
+
+def task(key: str, do: str = "work", **more: Any) -> Task:
+    return Task(key, f"run {key}", {"key": key, "do": do, **more})
+
+
+def statuses(outcomes: list[Outcome]) -> dict[str, str]:
+    return {outcome.task.key: outcome.status for outcome in outcomes}
+
+
+def test_a_failure_stays_its_own_and_its_traceback_is_kept() -> None:
+    seen: list[Outcome] = []
+    outcomes = Local(2, ended=seen.append).run([task("a", "fail"), task("b"), task("c", "die"), task("d", "exit"), task("e")])
+    assert statuses(outcomes) == {"a": "failed", "b": "done", "c": "failed", "d": "failed", "e": "done"}
+    assert seen == outcomes
+    errors = {outcome.task.key: outcome.error for outcome in outcomes}
+    error = store.run_folder("a") / "error.txt"
+    assert errors["a"] == f"RuntimeError: it broke (traceback: {error})"
+    assert "Traceback: here" in error.read_text()
+    assert "killed by signal 9" in errors["c"]
+    assert "last checkpoint" in errors["c"]
+    assert "exit status 7" in errors["d"]
+    assert str(store.run_folder("d") / "log.txt") in errors["d"]
+    assert errors["b"] == ""
+    assert (store.run_folder("b") / "log.txt").read_text() == "a word from the job\n"
+
+
+def test_an_old_error_is_not_told_again() -> None:
+    Local().run([task("a", "fail")])
+    (outcome,) = Local().run([task("a", "die")])
+    assert "killed by signal 9" in outcome.error
+
+
+def test_fail_fast_starts_nothing_more() -> None:
+    outcomes = Local(1, fail_fast=True).run([task("a"), task("b", "fail"), task("c")])
+    assert statuses(outcomes) == {"a": "done", "b": "failed"}
+    assert not (store.run_folder("c") / "begun").exists()
+
+
+def test_fail_fast_lets_running_jobs_end() -> None:
+    outcomes = Local(2, fail_fast=True).run([task("a", seconds=0.6), task("b", "fail"), task("c")])
+    assert statuses(outcomes) == {"b": "failed", "a": "done"}
+
+
+def test_slots_bound_what_runs_at_once() -> None:
+    live: list[int] = []
+    Local(2, report=lambda running, finished, total: live.append(len(running))).run(
+        [task(str(i), seconds=0.15) for i in range(5)]
+    )
+    assert max(live) == 2
+
+
+def test_slots_take_devices_in_turn_and_share_the_threads() -> None:
+    import json
+    import os
+
+    Local(2, devices=("cuda:0", "cuda:1")).run([task("a", seconds=0.2), task("b", seconds=0.2)])
+    used = {key: json.loads((store.run_folder(key) / "specification.json").read_text())["device"] for key in "ab"}
+    assert used == {"a": "cuda:0", "b": "cuda:1"}
+    environment = json.loads((store.run_folder("a") / "environment.json").read_text())
+    assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert environment["OMP_NUM_THREADS"] == str(max(1, (os.cpu_count() or 1) // 2))
+
+
+def test_progress_is_reported() -> None:
+    seen: list[Any] = []
+    Local(report=lambda running, finished, total: seen.append((running, finished, total))).run([task("a", seconds=0.3)])
+    assert any(running and running[0][1].get("steps") == 2 for running, _, _ in seen)
+    assert seen[-1][1:] == (1, 1)
+
+
+def interrupt_when(begun: Callable[[], bool]) -> None:
+    """Ctrl-C in the main thread, once."""
+
+    def wait() -> None:
+        end = time.monotonic() + 20
+        while not begun() and time.monotonic() < end:
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def test_control_c_stops_jobs_after_their_checkpoint() -> None:
+    folders = [store.run_folder(key) for key in "ab"]
+    interrupt_when(lambda: all((folder / "begun").exists() for folder in folders))
+    with pytest.raises(KeyboardInterrupt):
+        Local(2).run([task("a", seconds=30), task("b", seconds=30), task("c")])
+    for folder in folders:
+        assert (folder / "checkpoint-a").read_text() == "saved"
+        assert not (folder / "result.json").exists()
+    assert not (store.run_folder("c") / "begun").exists()
+
+
+def test_a_job_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "PATIENCE_SECONDS", 0.2)
+    folder = store.run_folder("a")
+    interrupt_when((folder / "begun").exists)
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        Local().run([task("a", "deaf", seconds=30)])
+    assert time.monotonic() - begun < 25
+    assert not (folder / "result.json").exists()
+
+
+def test_an_error_in_the_queue_leaves_no_job_behind() -> None:
+    def report(running: Any, finished: int, total: int) -> None:
+        if (store.run_folder("a") / "begun").exists():
+            raise ValueError("no terminal")
+
+    with pytest.raises(ValueError, match="no terminal"):
+        Local(report=report).run([task("a", seconds=30)])
+    assert (store.run_folder("a") / "checkpoint-a").exists()
