@@ -67,7 +67,9 @@ def test_any_flipped_bit_is_noticed(tmp_path_factory: pytest.TempPathFactory, pl
 
 
 @pytest.mark.parametrize("keep", [0, 1, len(MAGIC), len(MAGIC) + 64, len(MAGIC) + 65, 300, -1])
-def test_a_truncated_slot_is_named_and_passed_over(tmp_path: Path, keep: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_truncated_slot_is_named_and_passed_over(
+    tmp_path: Path, keep: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     saved(tmp_path, 2)
     last = tmp_path / SLOTS[0]
     last.write_bytes(last.read_bytes()[:keep])
@@ -92,7 +94,9 @@ def test_a_failed_write_keeps_the_newest(tmp_path: Path, monkeypatch: pytest.Mon
     assert sorted(path.name for path in tmp_path.iterdir()) == list(SLOTS)
 
 
-def test_after_a_failed_write_the_next_one_still_spares_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_failed_write_the_next_one_still_spares_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A caller that survives a full disk and saves again must not write over the only good slot."""
     found = saved(tmp_path, 2)
 

@@ -134,7 +134,9 @@ def test_lookups_name_the_nearest(tmp_path: Path, lookup: str, name: str, near: 
 def recipe(**more: Any) -> Recipe:
     needed = {name: 1 for name, default in RECIPE_FIELDS.items() if default is REQUIRED}
     fields = {name: Sourced(value=value, source="paper", at="x") for name, value in {**needed, **more}.items()}
-    return Recipe(id="r", fields=fields, profiles={"quick": Override(why="small", fields={"epochs": 2}, options={"w": 1})})
+    return Recipe(
+        id="r", fields=fields, profiles={"quick": Override(why="small", fields={"epochs": 2}, options={"w": 1})}
+    )
 
 
 def test_values_are_defaults_then_fields_then_the_profile() -> None:
@@ -155,7 +157,10 @@ def test_every_declared_recipe_gives_every_profile_it_names() -> None:
         for profile in ("paper", *found.profiles):
             assert profile in PROFILES
             values = found.values(profile)
-            assert {name for name in values if not name.startswith("method.")} == set(RECIPE_FIELDS), (found.id, profile)
+            assert {name for name in values if not name.startswith("method.")} == set(RECIPE_FIELDS), (
+                found.id,
+                profile,
+            )
             for name in ("batch_size", "epochs", "input_size"):
                 assert isinstance(values[name], int), (found.id, name)
 

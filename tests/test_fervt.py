@@ -21,7 +21,7 @@ from bench.errors import UserError
 from bench.method import Context, Method, Spec
 from methods.fervt.backbone import Backbone
 from methods.fervt.convolution import SmallMapConv2d
-from methods.fervt.figures import figures, mosaic
+from methods.fervt.figures import feature_maps, mosaic
 from methods.fervt.gwa import GWA, GridAttention, from_grids, to_grids
 from methods.fervt.local import InvertedBottleneck, LocalRelation
 from methods.fervt.model import FERVT, Options
@@ -418,13 +418,13 @@ def test_mosaic_places_and_scales_maps() -> None:
     assert (picture[2] == 1).all()
 
 
-def test_figures_write_one_png_per_image(tmp_path: Path) -> None:
-    images = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
-    nets = {"FER-VT": small(), "ResNet": small(gwa=False, fusion="fc")}
-    paths = figures(nets, images, tmp_path / "figures")
-    assert sorted(paths) == sorted((tmp_path / "figures").iterdir())
-    assert len(paths) == 2
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+@pytest.mark.parametrize("shape", [(1, 48, 48), (1, 48, 48, 3)])
+def test_feature_maps_are_drawn_for_grey_and_colour(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    nets = {"FER-VT": build({}).net, "ResNet": build({"gwa": False, "fusion": "fc"}).net}
+    path = tmp_path / "figures" / "maps.png"
+    feature_maps(nets, faces(1), torch.randint(0, 256, shape, dtype=torch.uint8), path)
+    assert path.read_bytes().startswith(b"\x89PNG") and len(path.read_bytes()) > 10_000
+    assert [p.name for p in path.parent.iterdir()] == ["maps.png"]
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------

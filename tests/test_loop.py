@@ -74,7 +74,13 @@ def assert_same(one: State, other: State) -> None:
     "fields",
     [
         {"schedule": "cosine", "label_smoothing": 0.1, "warmup_epochs": 1},
-        {"schedule": "plateau", "schedule_patience": 0, "sampler": "balanced", "optimizer": "sgd", "channels_last": True},
+        {
+            "schedule": "plateau",
+            "schedule_patience": 0,
+            "sampler": "balanced",
+            "optimizer": "sgd",
+            "channels_last": True,
+        },
         {"precision": "bf16", "optimizer": "adam", "weight_decay": 0.1, "last_k": 5},
     ],
 )
@@ -93,7 +99,7 @@ def test_an_interruption_at_every_step_changes_nothing(tmp_path: Path, fields: d
             state, finished = loop.train(part, own), True
         except Interrupted:
             starts += 1
-    assert starts == 3 * 4  # the last stop comes before step 12 ends the run
+    assert starts == 3 * 4 - 1  # the last start makes step 12 and ends
     assert_same(state, whole)
     for name, value in whole_method.net.state_dict().items():
         assert torch.equal(part.net.state_dict()[name], value), name
@@ -172,7 +178,9 @@ def select(test: list[float], val: list[float] | None, last_k: int) -> dict[str,
     state = State()
     for epoch, accuracy in enumerate(test, 1):
         state.epoch = epoch
-        state.history.append({"epoch": epoch, "test_accuracy": accuracy, **({"val_accuracy": val[epoch - 1]} if val else {})})
+        state.history.append(
+            {"epoch": epoch, "test_accuracy": accuracy, **({"val_accuracy": val[epoch - 1]} if val else {})}
+        )
         loop._select(state, np.full((2, 3), float(epoch), np.float32), len(test), last_k)
     for kept in state.kept.values():
         assert kept["probabilities"][:, 0, 0].tolist() == kept["epochs"]

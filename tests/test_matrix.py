@@ -75,7 +75,13 @@ def test_everything_else_that_can_change_a_number_counts(tiny: Declarations, run
         changed(run, "protocol", folds=3),
         changed(run, "protocol", dataset="synthfer"),
     ]
-    keys = [key(run), *map(key, others), key(run, data="e" * 16), key(run, weights={}), key(run, weights={"backbone": "b" * 64})]
+    keys = [
+        key(run),
+        *map(key, others),
+        key(run, data="e" * 16),
+        key(run, weights={}),
+        key(run, weights={"backbone": "b" * 64}),
+    ]
     assert len(set(keys)) == len(keys)
 
 

@@ -142,7 +142,9 @@ def test_updates_against_hand_written_descent() -> None:
 
 
 def test_plateau_waits_patience_epochs_then_multiplies() -> None:
-    method = Supervised(nn.Linear(4, 3), recipe(schedule="plateau", schedule_patience=2, schedule_factor=0.1), context())
+    method = Supervised(
+        nn.Linear(4, 3), recipe(schedule="plateau", schedule_patience=2, schedule_factor=0.1), context()
+    )
     rates = []
     for epoch, loss in enumerate([1.0, 0.9, 0.95, 0.9, 0.91, 0.92, 0.8, 0.9, 0.9, 0.9]):
         method.epoch_end(epoch + 1, loss, None)

@@ -17,7 +17,7 @@ import pytest
 from bench import declare, queue, store
 from bench.queue import Local, Outcome, Task
 
-JOB = '''
+JOB = """
 import json, os, signal, sys, time
 from pathlib import Path
 spec = json.loads(Path(sys.argv[1]).read_text())
@@ -43,7 +43,7 @@ while time.time() < end:
         sys.exit(130)
     time.sleep(0.01)
 (folder / "result.json").write_text("{}")
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,9 @@ def statuses(outcomes: list[Outcome]) -> dict[str, str]:
 
 def test_a_failure_stays_its_own_and_its_traceback_is_kept() -> None:
     seen: list[Outcome] = []
-    outcomes = Local(2, ended=seen.append).run([task("a", "fail"), task("b"), task("c", "die"), task("d", "exit"), task("e")])
+    outcomes = Local(2, ended=seen.append).run(
+        [task("a", "fail"), task("b"), task("c", "die"), task("d", "exit"), task("e")]
+    )
     assert statuses(outcomes) == {"a": "failed", "b": "done", "c": "failed", "d": "failed", "e": "done"}
     assert seen == outcomes
     errors = {outcome.task.key: outcome.error for outcome in outcomes}

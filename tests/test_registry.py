@@ -63,7 +63,12 @@ BUILD = '@method("mine", version=3)\ndef build(entry, recipe, context):\n    """
 
 def test_name_version_and_first_line_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = scan(tmp_path, "raise SystemExit  # never imported\n" + BUILD, monkeypatch)["mine"]
-    assert (found.version, found.attribute, found.module, found.doc.strip()) == (3, "build", "methods.plugin_a", "My own.")
+    assert (found.version, found.attribute, found.module, found.doc.strip()) == (
+        3,
+        "build",
+        "methods.plugin_a",
+        "My own.",
+    )
 
 
 def test_a_duplicate_names_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,7 +122,10 @@ def test_a_result_is_read_back(tmp_path: Path) -> None:
         (lambda f: (f / "result.json").write_text(""), "result.json: damaged result"),
         (lambda f: (f / "result.json").write_bytes(b"\xff\xfe"), "result.json: damaged result"),
         (lambda f: (f / "result.json").unlink(), "result.json: damaged result"),
-        (lambda f: (f / "result.json").write_text((f / "result.json").read_text().replace('"seed":0', '"sed":0')), "damaged"),
+        (
+            lambda f: (f / "result.json").write_text((f / "result.json").read_text().replace('"seed":0', '"sed":0')),
+            "damaged",
+        ),
         (lambda f: (f / "predictions-last.parquet").unlink(), "predictions-last.parquet: missing"),
         (lambda f: (f / "predictions-last.parquet").write_bytes(b"rowz"), "predictions-last.parquet: damaged"),
     ],

@@ -13,50 +13,33 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bench.registry import figure
 from methods.fervt.backbone import MAPS
 from methods.fervt.model import FERVT
 
 SHOWN = MAPS[:3]
 COUNT, COLUMNS = 18, 6
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def figures(
-    nets: Mapping[str, FERVT],
-    images: Tensor,
-    out_dir: Path,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
-) -> list[Path]:
-    """One PNG per image: a row per layer, a column per model, the maps as grey mosaics scaled one by one.
+@figure("feature-maps", version=1)
+def feature_maps(nets: Mapping[str, FERVT], images: Tensor, pixels: Tensor, path: Path) -> None:
+    """Draw a row per layer and a column per model, the maps as grey mosaics scaled one by one.
 
     Args:
         nets: models by title, in the order of the columns; left in evaluation mode.
-        images: uint8 (N, 3, S, S), S being the models' input size.
-        out_dir: where the files go, created if absent.
-        mean, std: of the recipe the models were trained with.
-
-    Returns:
-        The files, `feature-maps-00.png` onwards.
+        images: float (1, 3, S, S), the models' normalised input.
+        pixels: uint8 (1, H, W) or (1, H, W, 3), the same image as stored; shown beside the maps.
+        path: the PNG to write.
     """
-    scale = torch.tensor(std).view(-1, 1, 1) * 255
-    normalised = (images.float().cpu() - torch.tensor(mean).view(-1, 1, 1) * 255) / scale
-    maps = {title: _maps(net, normalised) for title, net in nets.items()}
-    out_dir.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for index, image in enumerate(images):
-        path = out_dir / f"feature-maps-{index:02d}.png"
-        _draw(image, {title: [layer[index] for layer in layers] for title, layers in maps.items()}, path)
-        paths.append(path)
-    return paths
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _draw(pixels[0], {title: _maps(net, images) for title, net in nets.items()}, path)
 
 
 @torch.no_grad()
 def _maps(net: FERVT, images: Tensor) -> list[Tensor]:
-    """The first maps (N, 18, h, w) of each layer shown."""
-    device = next(net.parameters()).device
-    found = net.eval().feature_maps(images.to(device))
-    return [found[name][:, :COUNT].float().cpu() for name in SHOWN]
+    """The first maps (18, h, w) of each layer shown."""
+    found = net.eval().feature_maps(images.to(next(net.parameters()).device))
+    return [found[name][0, :COUNT].float().cpu() for name in SHOWN]
 
 
 def mosaic(maps: Tensor) -> Tensor:
@@ -79,7 +62,7 @@ def _draw(image: Tensor, columns: Mapping[str, Sequence[Tensor]], path: Path) ->
     )
     for axis in axes.flat:
         axis.set_axis_off()
-    axes[0, 0].imshow(image.permute(1, 2, 0).cpu().numpy())
+    axes[0, 0].imshow(image.numpy(), cmap="gray", vmin=0, vmax=255)
     for column, (title, layers) in enumerate(columns.items(), start=1):
         for row, (name, maps) in enumerate(zip(SHOWN, layers, strict=True)):
             axes[row, column].imshow(mosaic(maps).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")

@@ -99,7 +99,7 @@ VARIANTS: dict[str, Variant] = {
         ),
         Variant(
             "ckplus", 48, False, {"train": _classes(CKPLUS, 33, 13, 43, 18, 51, 21, 61)}, {"train": 86}, frames=8,
-            low=0.45, stray=0.03, conditions=_LAB,
+            low=0.7, stray=0.02, conditions=_LAB,
         ),
         Variant(
             "own", 64, True,

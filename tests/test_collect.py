@@ -1,0 +1,154 @@
+"""From finished runs to results/: rows, subsets, confusion matrices, kept runs, and damaged files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench import collect, store
+from bench.declare import Declarations
+from bench.errors import UserError
+
+pytest_plugins = ("helpers_engine",)
+CLASSES = ("neutral", "happiness", "surprise", "sadness")
+NAMES = [f"tiny-{i:03d}" for i in range(90, 120)]
+LABELS = [CLASSES[i % 4] for i in range(90, 120)]
+
+
+def frame(right: int, epoch: int = 1) -> pd.DataFrame:
+    """Predictions for the test images of tiny-4 of which the first `right` are correct."""
+    chances = np.full((30, 4), 0.1, np.float32)
+    for row, label in enumerate(LABELS):
+        truth = CLASSES.index(label)
+        chances[row, truth if row < right else (truth + 1) % 4] = 0.7
+    columns = {f"p_{name}": chances[:, i] for i, name in enumerate(CLASSES)}
+    return pd.DataFrame({"name": NAMES, "label": LABELS, "epoch": np.int32(epoch), **columns})
+
+
+def finished(
+    folder: Path, selections: dict[str, list[tuple[int, int]]], synthetic: bool = True, seed: int = 0, **more: Any
+) -> Path:
+    """A run folder whose selections are given as (epoch, correct) pairs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for selection, epochs in selections.items():
+        data = io.BytesIO()
+        pd.concat([frame(right, epoch) for epoch, right in epochs]).to_parquet(data)
+        path = folder / f"predictions-{selection}.parquet"
+        path.write_bytes(data.getvalue())
+        found[selection] = store.Selected(
+            epochs=tuple(epoch for epoch, _ in epochs), file=path.name, sha256=store.sha256_file(path)
+        )
+    fields: dict[str, Any] = {
+        "run": folder.name, "experiment": "tiny", "method": "tinynet", "backbone": "small", "pretraining": "none",
+        "augmentation": "none", "options": {"width": 6}, "protocol": "tiny-4", "classes": CLASSES, "profile": "quick",
+        "synthetic": synthetic, "seed": seed, "fold": 0, "recipe": {}, "selections": found, "history": [], "seconds": 1.0,
+        "images_per_second": 2.0, "peak_memory_mb": 3.0, "parameters": 4, "trainable_parameters": 4, "macs": 5,
+        "device": "CPU", "versions": {"torch": "2"}, "commit": "c", "data_hash": "d", "finished": "now",
+    }  # fmt: skip
+    (folder / "manifest.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    store.write_text(folder / "result.json", store.Result(**{**fields, **more}).model_dump_json())
+    return folder
+
+
+def rows(results: Path, **wanted: str) -> list[dict[str, Any]]:
+    found = collect.read_rows(results / "runs.csv")
+    return [row for row in found if all(row[name] == value for name, value in wanted.items())]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return tmp_path / "results"
+
+
+def test_a_row_for_every_selection_and_subset(tiny: Declarations, results: Path, tmp_path: Path) -> None:
+    run = finished(tmp_path / "a1", {"last": [(3, 12)], "last-k": [(2, 15), (3, 12)], "test-best": [(2, 15)]})
+    assert collect.collect([run], results, tiny) == 1
+    found = {(row["protocol"], row["selection"]): row for row in rows(results)}
+    assert set(found) == {(p, s) for p in ("tiny-4", "tiny-half") for s in ("last", "last-k", "test-best")}
+    last = found["tiny-4", "last"]
+    assert (last["n"], last["correct"], last["accuracy"], last["epoch"]) == ("30", "12", "0.4", "3")
+    spread = found["tiny-4", "last-k"]
+    assert (spread["epoch"], float(spread["accuracy"])) == ("2-3", 0.45)
+    assert float(spread["accuracy_sd"]) > 0
+    assert (found["tiny-half", "last"]["n"], found["tiny-half", "last"]["correct"]) == ("15", "6")
+    assert last["synthetic"] == "True"
+    assert list(last) == list(collect.RUN_COLUMNS)
+
+
+def test_class_rows_and_confusion_agree_with_the_predictions(tiny: Declarations, results: Path, tmp_path: Path) -> None:
+    collect.collect([finished(tmp_path / "a1", {"last": [(3, 12)]})], results, tiny)
+    per_class = [r for r in collect.read_rows(results / "per_class.csv") if r["protocol"] == "tiny-4"]
+    assert {row["class"]: (int(row["n"]), int(row["correct"])) for row in per_class} == {
+        name: (LABELS.count(name), LABELS[:12].count(name)) for name in CLASSES
+    }
+    text = (results / "confusion" / "a1-last.csv").read_text()
+    numbers = pd.read_csv(io.StringIO(text), index_col=0, comment="#")
+    assert int(np.trace(numbers.to_numpy()[:4, :4])) == 12
+
+
+def test_collecting_again_changes_no_byte(tiny: Declarations, results: Path, tmp_path: Path) -> None:
+    folders = [finished(tmp_path / f"a{seed}", {"last": [(3, 10 + seed)]}, seed=seed) for seed in range(3)]
+    assert collect.collect(folders, results, tiny) == 3
+    before = {path: path.read_bytes() for path in results.rglob("*.csv")}
+    assert collect.collect(folders, results, tiny) == 0
+    assert {path: path.read_bytes() for path in results.rglob("*.csv")} == before
+    other = results.parent / "other"
+    for folder in reversed(folders):
+        collect.collect([folder], other, tiny)
+    assert (other / "runs.csv").read_bytes() == (results / "runs.csv").read_bytes()
+
+
+def test_a_newer_run_of_the_same_entry_replaces_the_older(tiny: Declarations, results: Path, tmp_path: Path) -> None:
+    collect.collect([finished(tmp_path / "old", {"last": [(3, 12)]}, synthetic=False)], results, tiny)
+    collect.collect([finished(tmp_path / "other", {"last": [(3, 9)]}, seed=1)], results, tiny)
+    assert (results / "runs" / "old").is_dir()
+    collect.collect([finished(tmp_path / "new", {"last": [(3, 20)]}, synthetic=False)], results, tiny)
+    assert {row["run"] for row in rows(results)} == {"new", "other"}
+    assert {row["run"] for row in collect.read_rows(results / "per_class.csv")} == {"new", "other"}
+    assert not (results / "runs" / "old").exists()
+    assert not list((results / "confusion").glob("old-*"))
+
+
+def test_a_run_made_again_replaces_its_own_row(tiny: Declarations, results: Path, tmp_path: Path) -> None:
+    """`--force`, or a run set aside as damaged, leaves another result under the same key."""
+    collect.collect([finished(tmp_path / "a1", {"last": [(3, 12)]})], results, tiny)
+    collect.collect([finished(tmp_path / "a1", {"last": [(3, 20)]})], results, tiny)
+    assert [row["correct"] for row in rows(results, protocol="tiny-4")] == ["20"]
+
+
+def test_real_runs_are_kept_without_their_weights(tiny: Declarations, results: Path, tmp_path: Path) -> None:
+    collect.collect([finished(tmp_path / "real", {"last": [(3, 12)]}, synthetic=False)], results, tiny)
+    collect.collect([finished(tmp_path / "made", {"last": [(3, 12)]}, seed=1)], results, tiny)
+    kept = {path.name for path in (results / "runs" / "real").iterdir()}
+    assert kept == {"predictions-last.parquet", "manifest.json", "result.json"}
+    assert not (results / "runs" / "made").exists()
+    assert store.read_result(results / "runs" / "real", verify=True).run == "real"
+
+
+def test_a_kept_run_is_collected_from_where_it_lies(tiny: Declarations, results: Path, tmp_path: Path) -> None:
+    finished(results / "runs" / "real", {"last": [(3, 12)]}, synthetic=False)
+    assert collect.collect([results / "runs" / "real"], results, tiny) == 1
+    assert len(rows(results, protocol="tiny-4")) == 1
+
+
+@pytest.mark.parametrize("damage", ["predictions-last.parquet", "result.json"])
+def test_a_damaged_run_raises_and_changes_nothing(
+    tiny: Declarations, results: Path, tmp_path: Path, damage: str
+) -> None:
+    collect.collect([finished(tmp_path / "good", {"last": [(3, 12)]})], results, tiny)
+    before = (results / "runs.csv").read_bytes()
+    bad = finished(tmp_path / "bad", {"last": [(3, 12)]}, seed=1)
+    data = bytearray((bad / damage).read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 2] = b"\x00\x00"
+    (bad / damage).write_bytes(data)
+    with pytest.raises(UserError, match="damaged") as caught:
+        collect.collect([bad], results, tiny)
+    assert str(bad / damage) in caught.value.message
+    assert (results / "runs.csv").read_bytes() == before
