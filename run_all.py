@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
-from bench.errors import UserError
+from bench.errors import UserError, unknown
 
 # subcommand -> one line of help; each is a module of commands/ with configure(parser) and main(args)
 COMMANDS = {
@@ -33,8 +34,16 @@ DONE, FAILED, USAGE, BLOCKED = 0, 1, 2, 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit status (0 done, 1 some failed, 2 usage, 3 some blocked)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # jobs write a checkpoint when the queue stops, so every polite signal stops it (a background shell ignores SIGINT)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     if words and words[0] not in COMMANDS and words[0].startswith("-") and words[0] not in ("-h", "--help"):
         words.insert(0, "run")
+    if words and words[0] not in COMMANDS and not words[0].startswith("-"):
+        hint = unknown("command", words[0], COMMANDS)
+        hint = UserError(hint.message, f"a table is run with --table {words[0]}") if "-table" in words[0] else hint
+        print(f"error: {hint}", file=sys.stderr)
+        return USAGE
     parser = _parser(words[0] if words else "")
     try:
         args = parser.parse_args(words)

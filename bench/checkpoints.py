@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
+from bench.store import CHECKPOINT_SLOTS as SLOTS
 from bench.store import write_stream
 
-SLOTS = ("checkpoint-a", "checkpoint-b")
 MAGIC = b"ferbench checkpoint 1\n"
 
 

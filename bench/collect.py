@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from bench import metrics, store
+from bench.data import source
 from bench.declare import Declarations, Protocol
+from bench.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,32 +36,51 @@ CLASS_COLUMNS = (
 IDENTITY = ("experiment", "protocol", "profile", "seed", "fold")
 
 
-def collect(folders: Iterable[Path], results: Path, declared: Declarations) -> int:
-    """Score finished runs into `results`; returns how many were new there.
+def collect(folders: Iterable[Path], results: Path, declared: Declarations, root: Path | None = None) -> list[str]:
+    """Score finished runs into `results`: those that are not there yet, or were made again since.
 
-    Raises:
-        UserError: a damaged result or predictions file, named.
+    Args:
+        folders: run folders.
+        results: the results folder.
+        declared: gives the subsets that a run's predictions are scored on as well.
+        root: the data root, for the subsets' lists.
+
+    Returns:
+        One message for each run that could not be scored (damaged files); the others are in.
     """
     results.mkdir(parents=True, exist_ok=True)
+    problems: list[str] = []
     with FileLock(results / ".lock"):
         runs, classes = read_rows(results / "runs.csv"), read_rows(results / "per_class.csv")
-        known = {row["run"] for row in runs}
-        fresh = [folder for folder in folders if folder.name not in known]
+        known = {(row["run"], row["finished"]) for row in runs}
         gone: set[str] = set()
-        for folder in fresh:
-            result = store.read_result(folder, verify=True)
-            new_runs, new_classes = _score(result, folder, results, declared)
+        changed = False
+        for folder in folders:
+            try:
+                result = store.read_result(folder)
+                if (result.run, result.finished) in known and _confusions_exist(result, results):
+                    continue
+                new_runs, new_classes = _score(store.read_result(folder, verify=True), folder, results, declared, root)
+            except UserError as error:
+                problems.append(error.message)
+                continue
+            changed = True
             replaced = {tuple(str(row[name]) for name in IDENTITY) for row in new_runs}
             gone |= {row["run"] for row in runs if tuple(row[name] for name in IDENTITY) in replaced}
             runs = [row for row in runs if tuple(row[name] for name in IDENTITY) not in replaced] + new_runs
             classes = [row for row in classes if tuple(row[name] for name in IDENTITY) not in replaced] + new_classes
             if not result.synthetic:
                 _keep(folder, results / "runs" / folder.name)
-        if fresh:
+        if changed:
             _write_rows(results / "per_class.csv", CLASS_COLUMNS, classes)
             _write_rows(results / "runs.csv", RUN_COLUMNS, runs)
             _remove(results, gone - {row["run"] for row in runs})
-    return len(fresh)
+    return problems
+
+
+def _confusions_exist(result: store.Result, results: Path) -> bool:
+    folder = results / "confusion"
+    return all((folder / f"{result.run}-{selection}.csv").is_file() for selection in result.selections)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -71,7 +92,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _score(
-    result: store.Result, folder: Path, results: Path, declared: Declarations
+    result: store.Result, folder: Path, results: Path, declared: Declarations, root: Path | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows for every selection, on the run's protocol and on each of its subsets."""
     import pandas as pd
@@ -87,7 +108,7 @@ def _score(
     run_rows, class_rows = [], []
     for selection, selected in result.selections.items():
         predictions = pd.read_parquet(folder / selected.file)
-        for protocol, frame in _scored(predictions, declared.protocol(result.protocol), declared):
+        for protocol, frame in _scored(predictions, declared.protocol(result.protocol), declared, root):
             scores = metrics.from_predictions(frame, f"{folder / selected.file} [{protocol}]")
             epochs = (
                 f"{selected.epochs[0]}-{selected.epochs[-1]}" if len(selected.epochs) > 1 else str(selected.epochs[0])
@@ -109,22 +130,25 @@ def _score(
 
 
 def _scored(
-    predictions: pd.DataFrame, protocol: Protocol, declared: Declarations
+    predictions: pd.DataFrame, protocol: Protocol, declared: Declarations, root: Path | None
 ) -> Iterable[tuple[str, pd.DataFrame]]:
-    """The run's protocol with all predictions, then each subset of it that its dataset can name the images of."""
-    from bench import registry
+    """The run's protocol with all predictions, then each subset of it whose images can be named here.
 
+    Raises:
+        UserError: a subset's images are not the number its protocol declares.
+    """
     yield protocol.id, predictions
-    subsets = [other for other in declared.protocols.values() if other.subset_of == protocol.id]
-    if not subsets:
-        return
-    adapter = registry.find("dataset", protocol.dataset).load()
-    names_of = getattr(adapter, "subset_names", None)
-    if names_of is None:
-        return
-    for subset in subsets:
-        names = set(names_of(subset))
-        yield subset.id, predictions[predictions["name"].isin(names)]
+    for subset in declared.protocols.values():
+        if subset.subset_of != protocol.id:
+            continue
+        try:
+            names = set(source.locate(subset, root).index(subset)["name"])
+        except UserError:
+            continue  # its lists are not at hand; the plan says how to get them
+        part = predictions[predictions["name"].isin(names)]
+        if part["name"].nunique() != len(names):
+            raise UserError(f"{subset.id}: only {part['name'].nunique()} of its {len(names)} images were predicted")
+        yield subset.id, part
 
 
 def _keep(folder: Path, kept: Path) -> None:

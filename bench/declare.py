@@ -62,6 +62,14 @@ class Override(Declared):
     why: str
     fields: dict[str, Any] = {}
     options: dict[str, Any] = {}
+    without_pretraining: bool = False  # a scaled-down network cannot load full-size weights
+
+    @field_validator("fields")
+    @classmethod
+    def _known_fields(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        for name, value in fields.items():
+            check_field(name, value)
+        return fields
 
 
 class Recipe(Declared):
@@ -75,8 +83,7 @@ class Recipe(Declared):
     @classmethod
     def _known_fields(cls, fields: dict[str, Sourced]) -> dict[str, Sourced]:
         for name, field in fields.items():
-            if name not in RECIPE_FIELDS and not name.startswith(("method.", "reading.")):
-                raise ValueError(str(unknown("recipe field", name, RECIPE_FIELDS)))
+            check_field(name, field.value)
             if field.source == "choice" and not field.why:
                 raise ValueError(f"recipe field '{name}' is a choice and needs a 'why'")
             if field.source != "choice" and not field.at:
@@ -131,8 +138,26 @@ RECIPE_FIELDS: dict[str, Any] = {
     "precision": "fp32",  # fp32 | bf16
     "channels_last": False,
     "last_k": 5,  # epochs behind the selection last-k
-    "train_images": 0,  # 0 = all; a smaller number is a declared scaling
 }
+# What the fields with a fixed vocabulary may say. `loss` is the method's own.
+VOCABULARY: dict[str, tuple[str, ...]] = {
+    "optimizer": ("adam", "adamw", "sgd"),
+    "schedule": ("constant", "cosine", "step", "plateau", "exponential"),
+    "sampler": ("shuffle", "balanced"),
+    "precision": ("fp32", "bf16"),
+}
+SELECTIONS = ("last", "last-k", "test-best", "val-best")
+METRIC_NAMES = (
+    "accuracy", "mean_class_accuracy", "macro_f1", "class_accuracy", "prediction_share", "parameters_millions",
+)  # fmt: skip
+
+
+def check_field(name: str, value: Any) -> None:
+    """Refuse a recipe field or value that nothing reads, naming the nearest one."""
+    if name not in RECIPE_FIELDS and not name.startswith(("method.", "reading.")):
+        raise ValueError(str(unknown("recipe field", name, RECIPE_FIELDS)))
+    if name in VOCABULARY and value not in VOCABULARY[name]:
+        raise ValueError(str(unknown(name, str(value), VOCABULARY[name])))
 
 
 class Experiment(Declared):
@@ -236,6 +261,13 @@ class Table(Declared):
     rows: tuple[Row, ...]
     notes: str = ""
 
+    @field_validator("compare")
+    @classmethod
+    def _known_selection(cls, compare: str) -> str:
+        if compare not in SELECTIONS:
+            raise ValueError(str(unknown("selection", compare, SELECTIONS)))
+        return compare
+
     def claims(self) -> list[Claim]:
         """Every printed number, row by row."""
         columns = {column.id: column for column in self.columns}
@@ -247,6 +279,8 @@ class Table(Declared):
             for name, printed in row.cells.items():
                 column = columns[name]
                 metric = column.metric or row.metric or self.metric
+                if metric.partition("[")[0] not in METRIC_NAMES:
+                    raise unknown(f"metric in {self.id}", metric, METRIC_NAMES)
                 if metric == "prediction_share":
                     metric = f"prediction_share[{row.truth}>{column.predicted}]"
                 differs = row.differs if name in (row.differs_in or row.cells) else ""
@@ -334,8 +368,16 @@ class Declarations:
 
     def _check(self) -> None:
         """Every name a declaration mentions exists."""
+        same: dict[str, str] = {}
         for experiment in self.experiments.values():
             self.recipe(experiment.recipe)
+            content = repr(experiment.model_dump(exclude={"id", "paper", "note"}))
+            if content in same:
+                # they would be one run, recorded under one of the two names
+                raise UserError(
+                    f"experiments '{same[content]}' and '{experiment.id}' are the same", "use one in both places"
+                )
+            same[content] = experiment.id
         for table in self.tables.values():
             for row in table.rows:
                 if bool(row.experiment) == bool(row.cited):

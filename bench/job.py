@@ -6,6 +6,7 @@ Started by an executor as `python -m bench.job SPEC.json`; exit status 0 done, 1
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -13,13 +14,13 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from bench import declare, loop, matrix, provenance, registry, store, weights
 from bench.checkpoints import Checkpoints
@@ -34,20 +35,20 @@ def main(arguments: list[str]) -> int:
     """Run the job described by the JSON file named on the command line."""
     spec = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     folder = store.run_folder(spec["key"])
-    stop = _stop_on_signal()
+    stop = _stop_when_asked()
     try:
-        with FileLock(folder / "lock"):
+        with _locked(folder, stop):
             if not (folder / "result.json").is_file():
                 execute(spec, folder, stop)
-        (folder / "error.txt").unlink(missing_ok=True)
         return 0
     except loop.Interrupted:
         return 130
     except BaseException as error:
         said = error.message if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        # the first line is what the queue shows
-        store.write_text(folder / "error.txt", f"{said}\n\n{traceback.format_exc()}")
-        print(error, file=sys.stderr)
+        print(f"{traceback.format_exc()}\n{error}", file=sys.stderr)
+        with contextlib.suppress(OSError, UserError):  # a full disk must not hide the error itself
+            # the first line is what the queue shows
+            store.write_text(folder / "error.txt", f"{said}\n\n{traceback.format_exc()}")
         return 1
 
 
@@ -65,8 +66,8 @@ def execute(spec: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambd
     device = pick_device(spec["device"])
     root = Path(spec["data_root"]) if spec["data_root"] else None
     data = source.open_data(protocol, root)
-    files = weights.require(experiment.weights)
-    key = run.key(data.hash, weights.hashes(experiment.weights))
+    files = weights.require(run.weights)
+    key = run.key(data.hash, weights.hashes(run.weights))
     if key != spec["key"]:
         raise UserError(
             f"{run.name}: code, declarations or data changed after planning ({spec['key']} is now {key})", "run again"
@@ -75,23 +76,23 @@ def execute(spec: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambd
     index_of = {name: i for i, name in enumerate(protocol.classes)}
     labels = data.index["label"].map(index_of).to_numpy(np.int64)
     rows = source.splits_of(data.index, protocol, run.fold)
-    if limit := int(run.recipe["train_images"]):
-        rows["train"] = rows["train"][:limit]
     splits = {name: _to_device(data, labels, at, device) for name, at in rows.items()}
 
     torch.manual_seed(run.seed)
     steps = loop.steps_per_epoch(len(splits["train"]), int(run.recipe["batch_size"]))
+    code = _code(run)
     context = Context(
         classes=protocol.classes, input_size=int(run.recipe["input_size"]), steps_per_epoch=steps, device=device,
         precision=run.recipe["precision"], seed=run.seed, weights=files,
     )  # fmt: skip
-    model = Spec(experiment.id, experiment.backbone, experiment.pretraining, run.options)
+    model = Spec(experiment.id, experiment.backbone, run.pretraining, run.options)
     method: Method = registry.find("method", experiment.method).load()(model, run.recipe, context)
     job = loop.Job(
         train=splits["train"], evaluated={name: s for name, s in splits.items() if name != "train"}, recipe=run.recipe,
         augment=registry.find("augmentation", experiment.augmentation).load(), seed=run.seed, device=device,
         checkpoints=Checkpoints(folder), checkpoint_seconds=float(spec["checkpoint_seconds"]),
         progress=_reporter(folder, int(run.recipe["epochs"])), stop_requested=stop,
+        code=json.dumps(code, sort_keys=True),
     )  # fmt: skip
     state = loop.train(method, job)
     _write_result(run, spec, data, rows["test"], method, job, state, folder)
@@ -121,7 +122,7 @@ def _write_result(
     state: loop.State, folder: Path,
 ) -> None:  # fmt: skip
     """Predictions first, then weights and manifest, result.json last."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     test = data.index.iloc[test_rows]
     protocol, experiment = run.entry.protocol, run.entry.experiment
@@ -137,30 +138,25 @@ def _write_result(
             epochs=tuple(kept["epochs"]), file=path.name, sha256=store.sha256_file(path)
         )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.net.state_dict().items()}
-    temporary = folder / ".model.tmp"
-    save_file(
-        tensors,
-        temporary,
-        metadata={"run": spec["key"], "entry": run.entry.id, "classes": json.dumps(protocol.classes)},
-    )
-    os.replace(temporary, folder / "model.safetensors")
-    plugins = {kind: registry.find(kind, name).source_hash() for kind, name in _plugins(run).items()}
+    about_weights = {"run": spec["key"], "entry": run.entry.id, "classes": json.dumps(protocol.classes)}
+    store.write_bytes(folder / "model.safetensors", save(tensors, about_weights))
+    codes = [json.loads(text) for text in state.codes]
     store.write_json(folder / "manifest.json", {
-        "machine": provenance.machine(), "source": plugins, "torch_threads": torch.get_num_threads(),
+        "machine": provenance.machine(), "code": codes, "torch_threads": torch.get_num_threads(),
         "deterministic": job.device.type == "cpu", "data": {"hash": data.hash, "images": len(data.index)},
-        "weights": weights.hashes(experiment.weights), "specification": {**spec, "data_root": ""},
+        "weights": weights.hashes(run.weights), "specification": {**spec, "data_root": ""},
     })  # fmt: skip
     total, trainable = parameter_counts(method.net)
     trained = int(run.recipe["epochs"]) * _steps(job) * int(run.recipe["batch_size"])
     result = store.Result(
         run=spec["key"], experiment=experiment.id, method=experiment.method, backbone=experiment.backbone,
-        pretraining=experiment.pretraining, augmentation=experiment.augmentation, options=run.options,
+        pretraining=run.pretraining, augmentation=experiment.augmentation, options=run.options,
         protocol=protocol.id, classes=protocol.classes, profile=run.profile, synthetic=protocol.synthetic,
         seed=run.seed, fold=run.fold, recipe=run.recipe, selections=selections, history=state.history,
         seconds=round(state.seconds, 2), images_per_second=round(trained / max(1e-9, state.train_seconds), 2),
         peak_memory_mb=round(_peak_memory(job.device), 1), parameters=total, trainable_parameters=trainable,
         macs=macs(method.net, int(run.recipe["input_size"])), device=_device_name(job.device),
-        versions=provenance.versions(), commit=provenance.commit(), data_hash=data.hash, finished=provenance.now(),
+        versions=codes[-1]["versions"], commit=codes[-1]["commit"], data_hash=data.hash, finished=provenance.now(),
     )  # fmt: skip
     store.write_text(folder / "result.json", result.model_dump_json(indent=1) + "\n")
 
@@ -188,11 +184,9 @@ def _write_predictions(
     store.write_stream(path, lambda stream: pq.write_table(table, stream, compression="zstd", compression_level=9))
 
 
-def _plugins(run: matrix.Run) -> dict[Any, str]:
-    experiment = run.entry.experiment
-    return {
-        "method": experiment.method, "augmentation": experiment.augmentation, "dataset": run.entry.protocol.dataset
-    }  # fmt: skip
+def _code(run: matrix.Run) -> dict[str, Any]:
+    """What this process runs: taken before training, since files may change during it."""
+    return {"commit": provenance.commit(), "versions": provenance.versions(), "source": run.source_hashes()}
 
 
 def _steps(job: loop.Job) -> int:
@@ -212,18 +206,37 @@ def _reporter(folder: Path, epochs: int) -> Callable[[int, int, int, float], Non
             {"epoch": epoch, "epochs": epochs, "step": step, "steps": steps, "rate": rate, "pid": os.getpid()}
         )
         temporary = folder / ".progress.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, folder / "progress.json")
+        with contextlib.suppress(OSError):  # progress is a courtesy; a full disk is the checkpoint's to report
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, folder / "progress.json")
 
     return report
 
 
-def _stop_on_signal() -> Callable[[], bool]:
-    """A flag raised by SIGINT or SIGTERM, so that a checkpoint can be written first."""
+def _stop_when_asked() -> Callable[[], bool]:
+    """True once SIGINT or SIGTERM has come, or the queue that started this job is gone."""
     raised: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, frame: raised.append(received))
-    return lambda: bool(raised)
+    parent = os.getppid()
+    return lambda: bool(raised) or os.getppid() != parent
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, stop: Callable[[], bool]) -> Iterator[None]:
+    """Hold the run folder alone; wait while another process trains the same run, unless asked to stop."""
+    lock = FileLock(folder / "lock")
+    while True:
+        try:
+            lock.acquire(timeout=0.5)
+            break
+        except Timeout:
+            if stop():
+                raise loop.Interrupted from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _peak_memory(device: torch.device) -> float:

@@ -3,14 +3,16 @@
 Everything random is a function of (seed, epoch, step): the order of images, the augmentation draws, dropout. So a run
 continued from a checkpoint draws what the uninterrupted run would have drawn, and ends bit-identical on a CPU.
 Nothing inside an epoch waits for the device: losses are summed there and read once an epoch.
-Bump LOOP_VERSION when a change here changes numbers.
+Bump LOOP_VERSION when a change here or in bench/method.py changes numbers.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,7 @@ class Job:
     checkpoint_seconds: float = 60.0
     progress: Callable[[int, int, int, float], None] = lambda epoch, step, steps, rate: None
     stop_requested: Callable[[], bool] = lambda: False
+    code: str = ""  # commit and source hashes of the running code; a run resumed by other code says so
 
 
 @dataclass
@@ -61,11 +64,12 @@ class State:
     step: int = 0  # finished steps of the current epoch
     sums: dict[str, Tensor] = field(default_factory=dict)  # losses summed over the current epoch's steps
     history: list[dict[str, float]] = field(default_factory=list)
-    kept: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # selection -> {"epochs": [...], "probabilities": (k,N,K)}
+    # selection -> {"epochs": [...], "probabilities": (k, N, K)}
+    kept: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
     train_seconds: float = 0.0
+    threads: int = 0  # of the first start: sums are ordered by thread, so a resumed run keeps them
+    codes: list[str] = field(default_factory=list)
 
 
 class Interrupted(Exception):
@@ -85,20 +89,22 @@ def train(method: Method, job: Job) -> State:
     state = _resume(method, job)
     epochs, batch = int(job.recipe["epochs"]), int(job.recipe["batch_size"])
     steps = steps_per_epoch(len(job.train), batch)
-    begun = last_saved = time.monotonic()
+    begun = epoch_begun = last_saved = time.monotonic()
 
     def save() -> None:
         # clocks restart with the process, so the time spent so far goes into the state
-        nonlocal begun, last_saved
+        nonlocal begun, epoch_begun, last_saved
         now = time.monotonic()
         state.seconds += now - begun
-        begun = last_saved = now
+        state.train_seconds += now - epoch_begun
+        begun = epoch_begun = last_saved = now
         job.checkpoints.save({"method": method.state_dict(), "loop": _plain(state)})
 
     while state.epoch < epochs:
         order = epoch_order(job, state.epoch).to(job.device)
         method.train()
-        epoch_begun, first_step = time.monotonic(), state.step
+        epoch_begun = rate_begun = time.monotonic()
+        first_step = state.step
         while state.step < steps:
             if job.stop_requested():
                 save()
@@ -112,7 +118,7 @@ def train(method: Method, job: Job) -> State:
             for name, loss in losses.items():
                 state.sums[name] = state.sums[name] + loss if name in state.sums else loss.clone()
             state.step += 1
-            rate = (state.step - first_step) * batch / max(1e-9, time.monotonic() - epoch_begun)
+            rate = (state.step - first_step) * batch / max(1e-9, time.monotonic() - rate_begun)
             job.progress(state.epoch, state.step, steps, rate)
         _finish_epoch(method, job, state, steps, epoch_begun)
     state.seconds += time.monotonic() - begun
@@ -123,7 +129,7 @@ def _finish_epoch(method: Method, job: Job, state: State, steps: int, epoch_begu
     """Read the epoch's losses (the one synchronisation), evaluate, and keep what each selection wants."""
     record = {name: float(total) / steps for name, total in state.sums.items()}
     if not all(np.isfinite(value) for value in record.values()):
-        hint = "lower the learning rate, or use precision fp32; the last checkpoint is from before this epoch"
+        hint = "lower the learning rate or use precision fp32; --force starts this run anew"
         raise UserError(f"the training loss is not finite after epoch {state.epoch + 1}: {record}", hint)
     state.train_seconds += time.monotonic() - epoch_begun
     method.train(False)
@@ -192,10 +198,15 @@ def prepare(
         images = F.interpolate(
             images, (size, size), mode="bilinear", align_corners=False, antialias=images.shape[-1] > size
         )
-    mean = torch.tensor(recipe["mean"], device=images.device)[:, None, None]
-    std = torch.tensor(recipe["std"], device=images.device)[:, None, None]
+    mean, std = (_channels(tuple(recipe[name]), images.device) for name in ("mean", "std"))
     images = (images - mean) / std  # grey broadcasts to three channels here
     return images.contiguous(memory_format=torch.channels_last) if recipe["channels_last"] else images.contiguous()
+
+
+@lru_cache(maxsize=16)
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """One number a channel, (3, 1, 1), put on the device once: a copy in every step would make the host wait."""
+    return torch.tensor(values, device=device)[:, None, None]
 
 
 def steps_per_epoch(images: int, batch: int) -> int:
@@ -228,9 +239,13 @@ def seed_step(job: Job, epoch: int, step: int) -> torch.Generator:
 def _resume(method: Method, job: Job) -> State:
     loaded = job.checkpoints.load()
     if loaded is None:
-        return State()
+        return State(threads=torch.get_num_threads(), codes=[job.code])
     method.load_state_dict(loaded["method"])
     plain = dict(loaded["loop"])
+    torch.set_num_threads(plain["threads"])
+    if job.code not in plain["codes"]:
+        plain["codes"] = [*plain["codes"], job.code]
+        print("warning: the code changed since this run's checkpoint; its manifest will list both", file=sys.stderr)
     plain["sums"] = {name: value.to(job.device) for name, value in plain["sums"].items()}
     plain["kept"] = {
         name: {"epochs": list(kept["epochs"]), "probabilities": kept["probabilities"].numpy()}

@@ -22,6 +22,7 @@ class Run:
         entry: experiment and protocol as run (profile quick: the synthetic stand-in).
         recipe: plain values under the profile.
         options: the method's options under the profile.
+        pretraining, weights: the experiment's, unless the profile declares to go without.
     """
 
     entry: Entry
@@ -30,6 +31,8 @@ class Run:
     fold: int
     recipe: dict[str, Any]
     options: dict[str, Any]
+    pretraining: str
+    weights: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -56,7 +59,7 @@ class Run:
             "dataset": [protocol.dataset, registry.find("dataset", protocol.dataset).version],
             "loop": _loop_version(),
             "backbone": experiment.backbone,
-            "pretraining": experiment.pretraining,
+            "pretraining": experiment.pretraining,  # as declared: experiments stay apart where a profile drops it
             "options": self.options,
             # a field at its neutral default is left out, so that a new recipe field does not orphan old results
             "recipe": {name: value for name, value in self.recipe.items() if RECIPE_FIELDS.get(name) != value},
@@ -68,6 +71,16 @@ class Run:
             "fold": self.fold,
         }
         return hashlib.sha256(store.canonical(parts)).hexdigest()[:16]
+
+    def source_hashes(self) -> dict[str, str]:
+        """Hashes of the code behind the run's numbers, to tell changed code whose version is the same."""
+        experiment = self.entry.experiment
+        return {
+            "method": registry.find("method", experiment.method).source_hash(),
+            "augmentation": registry.find("augmentation", experiment.augmentation).source_hash(),
+            "dataset": registry.find("dataset", self.entry.protocol.dataset).source_hash(),
+            "loop": registry.hash_files([ROOT / "bench" / "loop.py", ROOT / "bench" / "method.py"]),
+        }
 
 
 def _loop_version() -> int:
@@ -82,12 +95,17 @@ def expand(declared: Declarations, claims: Iterable[Claim], profile: ProfileName
     found: dict[tuple[str, str, str, int, int], Run] = {}
     wanted = list(seeds)
     for claim in claims:
-        if not claim.experiment or claim.metric.startswith("parameters"):
+        if not claim.experiment or claim.metric.startswith("parameters") or not has_profile(declared, claim, profile):
             continue
         entry = running_entry(declared, claim.experiment, claim.protocol, profile)
         for run in runs_of(declared, entry, profile, wanted):
             found.setdefault(run.identity, run)
     return list(found.values())
+
+
+def has_profile(declared: Declarations, claim: Claim, profile: ProfileName) -> bool:
+    """Whether the claim's recipe declares the profile."""
+    return profile == "paper" or profile in declared.recipe(declared.experiment(claim.experiment).recipe).profiles
 
 
 def running_entry(declared: Declarations, experiment: str, protocol_id: str, profile: ProfileName) -> Entry:
@@ -115,8 +133,10 @@ def runs_of(declared: Declarations, entry: Entry, profile: ProfileName, seeds: I
     recipe = declared.recipe(entry.experiment.recipe)
     options = options_of(declared, entry, profile)
     plain = {name: value for name, value in recipe.values(profile).items() if not name.startswith("method.")}
+    dropped = recipe.override(profile).without_pretraining
+    pretraining, weights = ("none", ()) if dropped else (entry.experiment.pretraining, entry.experiment.weights)
     return [
-        Run(entry, profile, seed, fold, plain, options)
+        Run(entry, profile, seed, fold, plain, options, pretraining, weights)
         for seed in seeds
         for fold in range(max(1, entry.protocol.folds))
     ]

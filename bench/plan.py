@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 from bench import registry, store, weights
 from bench.data import source
-from bench.declare import Entry, Protocol
+from bench.declare import Entry, Experiment, Protocol
 from bench.errors import UserError
 from bench.matrix import Run
 
@@ -62,24 +63,38 @@ class Planner:
         self._manifests: dict[str, dict[str, Any] | None] = {}
         self._weights: dict[tuple[str, ...], dict[str, str]] = {}
 
-    def blocker(self, entry: Entry) -> UserError | None:
-        """What stops an entry here, or None: an unbuilt method, an absent dataset, missing weights."""
+    def blocker(self, entry: Entry, roles: tuple[str, ...] | None = None) -> UserError | None:
+        """What stops an entry here, or None: an unbuilt method, an absent dataset, missing weights.
+
+        Args:
+            roles: the weights needed, where a profile goes without the experiment's.
+        """
         experiment = entry.experiment
-        place = (experiment.method, experiment.augmentation, experiment.weights, entry.protocol.id)
+        roles = experiment.weights if roles is None else roles
+        place = (experiment.method, experiment.augmentation, roles, entry.protocol.id)
         if place not in self._blockers:
-            self._blockers[place] = self._find_blocker(entry)
+            self._blockers[place] = self._find_blocker(entry, roles)
         return self._blockers[place]
 
-    def _find_blocker(self, entry: Entry) -> UserError | None:
+    def built(self, experiment: Experiment) -> UserError | None:
+        """What is not built of an experiment, or None."""
         kinds: tuple[tuple[registry.Kind, str], ...] = (
-            ("method", entry.experiment.method), ("augmentation", entry.experiment.augmentation),
+            ("method", experiment.method), ("augmentation", experiment.augmentation),
         )  # fmt: skip
         for kind, name in kinds:
             if name not in registry.available(kind):
-                return UserError(f"{kind} '{name}' is not built yet", f"add it under {registry.HOMES[kind]}/")
+                near = difflib.get_close_matches(name, registry.available(kind), n=3, cutoff=0.6)
+                hint = f"did you mean {', '.join(near)}? Else add" if near else "add"
+                return UserError(f"{kind} '{name}' is not built yet", f"{hint} it under {registry.HOMES[kind]}/")
+        return None
+
+    def _find_blocker(self, entry: Entry, roles: tuple[str, ...]) -> UserError | None:
+        unbuilt = self.built(entry.experiment)
+        if unbuilt is not None:
+            return unbuilt
         try:
             source.check(entry.protocol, self.root)
-            weights.require(entry.experiment.weights)
+            weights.require(roles)
         except UserError as error:
             return error
         return None
@@ -98,22 +113,27 @@ class Planner:
 
 
 def _decide(planner: Planner, run: Run, results: Path, force: bool, rates: dict[tuple[str, str], float]) -> Planned:
-    blocked = planner.blocker(run.entry)
+    blocked = planner.blocker(run.entry, run.weights)
     if blocked:
         return Planned(run, "blocked", reason=blocked.message, unblock=blocked.hint)
     manifest = planner.manifest(run.entry.protocol)
     planned = Planned(run, "runnable", seconds=_seconds(run, manifest, rates))
     if manifest is None:
         return planned
-    key = run.key(manifest["hash"], planner.weight_hashes(run.entry.experiment.weights))
+    key = run.key(manifest["hash"], planner.weight_hashes(run.weights))
     folder = store.find_result(key, results)
     if folder is None or force:
         return replace(planned, key=key)
     return Planned(run, "cached", key, folder, reason=_changed_source(run, folder))
 
 
+def has_gpu() -> bool:
+    """Whether this machine shows an NVIDIA device (also under WSL); asks no driver, so it costs nothing."""
+    return Path("/dev/dxg").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
+
+
 def _seconds(run: Run, manifest: dict[str, Any] | None, rates: dict[tuple[str, str], float]) -> float | None:
-    """Training images over the last measured rate of the same experiment, else of the same method."""
+    """Training images over the slowest measured rate of the same experiment, else of the same method."""
     experiment = run.entry.experiment
     rate = rates.get((experiment.id, run.profile)) or rates.get((experiment.method, run.profile))
     images = manifest["train"][run.fold] if manifest else run.entry.protocol.counts.get("train", 0)
@@ -123,12 +143,14 @@ def _seconds(run: Run, manifest: dict[str, Any] | None, rates: dict[tuple[str, s
 
 
 def _rates(path: Path) -> dict[tuple[str, str], float]:
-    """Images per second by (experiment, profile) and (method, profile), the slowest seen."""
+    """Images per second by (experiment, profile) and (method, profile), the slowest seen on this kind of device."""
     found: dict[tuple[str, str], float] = {}
     if not path.is_file():
         return found
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
+            if row["device"].startswith("CPU") == has_gpu():
+                continue
             rate = float(row["images_per_second"] or 0)
             for name in (row["experiment"], row["method"]):
                 if rate > 0:
@@ -137,10 +159,12 @@ def _rates(path: Path) -> dict[tuple[str, str], float]:
 
 
 def _changed_source(run: Run, folder: Path) -> str:
-    """Says when a cached run was made with other source than today's (its declared version being the same)."""
+    """Says when a cached run was made with other source than today's (the declared versions being the same)."""
     try:
-        made_with = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["source"]
-    except (OSError, ValueError, KeyError):
+        made_with = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["code"]
+        changed = {
+            part for part, now in run.source_hashes().items() if any(c["source"].get(part) != now for c in made_with)
+        }
+    except (OSError, ValueError, KeyError, TypeError):
         return "its manifest.json cannot be read"
-    now = registry.find("method", run.entry.experiment.method).source_hash()
-    return "" if made_with.get("method") == now else "method source changed since, same version"
+    return f"source of {', '.join(sorted(changed))} changed since, same version" if changed else ""

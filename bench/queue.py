@@ -92,7 +92,8 @@ class Local:
     def _start(self, slot: int, task: Task) -> None:
         folder = store.run_folder(task.key)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "progress.json").unlink(missing_ok=True)
+        for stale in ("progress.json", "error.txt"):
+            (folder / stale).unlink(missing_ok=True)
         device = self.devices[slot % len(self.devices)]
         store.write_json(folder / "specification.json", {**task.specification, "device": device})
         log = folder / "log.txt"
@@ -125,15 +126,20 @@ class Local:
         for job in self._running.values():
             try:
                 job.process.wait(PATIENCE_SECONDS)
-            except subprocess.TimeoutExpired:
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):  # the second Ctrl-C means now
                 job.process.kill()
                 job.process.wait()
         self._running.clear()
 
 
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _environment(slots: int) -> dict[str, str]:
     """Threads shared out among the slots; passive waiting, since spinning threads starve each other on shared cores."""
-    threads = max(1, (os.cpu_count() or 1) // slots)
+    threads = max(1, cores() // slots)
     path = os.pathsep.join(filter(None, [str(declare.ROOT), os.environ.get("PYTHONPATH", "")]))
     return {
         **os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads),

@@ -74,10 +74,16 @@ class Registered:
         return plugin
 
     def source_hash(self) -> str:
-        """SHA-256 over the plug-in's Python files: tells that code changed while the version did not."""
-        is_package = self.path.name == "__init__.py"
-        files = sorted(self.path.parent.glob("*.py")) if is_package else [self.path]
-        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+        """Hash of the plug-in's Python files: its folder where it has one, else its file and those named after it."""
+        folder = self.path.parent
+        if folder == ROOT / HOMES[self.kind]:
+            return hash_files([self.path, *folder.glob(f"{self.path.stem}_*.py")])
+        return hash_files(folder.glob("*.py"))
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """16 hex digits over the contents of files, in name order."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(set(files)))).hexdigest()[:16]
 
 
 def find(kind: Kind, name: str) -> Registered:

@@ -61,6 +61,7 @@ class Kind(StrEnum):
     DIFFERENT = "different protocol"
     PARTIAL = "partial"
     BLOCKED = "blocked"
+    NOT_RUN = "not run"
     SHORTENED = "not compared"
     SYNTHETIC = "not comparable"
     CITED = "cited"

@@ -23,10 +23,11 @@ from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from bench.declare import SELECTIONS as SELECTIONS
 from bench.errors import UserError
 
 SCHEMA_VERSION = 1
-SELECTIONS = ("last", "last-k", "test-best", "val-best")
+CHECKPOINT_SLOTS = ("checkpoint-a", "checkpoint-b")
 
 
 class Selected(BaseModel):
@@ -145,10 +146,29 @@ def run_folder(key: str) -> Path:
 
 def find_result(key: str, results: Path) -> Path | None:
     """The folder that holds the finished run `key`: the cache, else the kept reference runs; None when not done."""
-    for folder in (run_folder(key), results / "runs" / key):
-        if (folder / "result.json").is_file():
-            return folder
-    return None
+    return next((folder for folder in _folders(key, results) if (folder / "result.json").is_file()), None)
+
+
+def set_aside_damaged(key: str, results: Path) -> list[str]:
+    """Check every file of a finished run against its hash; a damaged copy no longer counts as done.
+
+    Returns:
+        What was found wrong, one message for each damaged copy; empty when all is well.
+    """
+    wrong = []
+    for folder in _folders(key, results):
+        if not (folder / "result.json").is_file():
+            continue
+        try:
+            read_result(folder, verify=True)
+        except UserError as error:
+            wrong.append(error.message)
+            os.replace(folder / "result.json", folder / "result.damaged.json")
+    return wrong
+
+
+def _folders(key: str, results: Path) -> tuple[Path, Path]:
+    return run_folder(key), results / "runs" / key
 
 
 def read_result(folder: Path, verify: bool = False) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from bench import store
@@ -32,5 +33,19 @@ def require(roles: tuple[str, ...]) -> dict[str, Path]:
 
 
 def hashes(roles: tuple[str, ...]) -> dict[str, str]:
-    """SHA-256 of each role's file; part of a run's key."""
-    return {role: store.sha256_file(path) for role, path in require(roles).items()}
+    """SHA-256 of each role's file; part of a run's key. Read once for each size and time of change."""
+    return {role: _hash(path) for role, path in require(roles).items()}
+
+
+def _hash(path: Path) -> str:
+    note = path.with_name(path.name + ".sha256.json")
+    seen = [path.stat().st_size, path.stat().st_mtime_ns]
+    try:
+        noted = json.loads(note.read_text(encoding="utf-8"))
+        if noted["file"] == seen:
+            return str(noted["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    found = store.sha256_file(path)
+    store.write_json(note, {"file": seen, "sha256": found})
+    return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench import declare, matrix, regression, store
+from bench import collect, declare, matrix, regression, store
+from bench.errors import UserError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,10 @@ def main(args: argparse.Namespace) -> int:
             tables.setdefault((claim.experiment, matrix.scored_protocol(declared, claim, profile)), claim.table)
     profiles = (args.profile,) if args.profile else ("paper", "short")
     runs = store.results_folder(args.results, profiles[0]) / "runs.csv"
+    rows = [row for row in collect.read_rows(Path(args.baseline)) if row.get("profile") in profiles]
+    if not rows:
+        raise UserError(f"{args.baseline}: no row of profile {' or '.join(profiles)}", "nothing would be checked")
     found = [r for r in regression.check(runs, Path(args.baseline), args.band, tables) if r.profile in profiles]
+    print(f"{len(rows)} baseline rows of profile {' and '.join(profiles)}")
     print(regression.format(found))
     return 1 if any(r.is_error for r in found) else 0

@@ -31,6 +31,8 @@ def main(args: argparse.Namespace) -> int:
             f"{entries[0].protocol.id} and {entries[1].protocol.id} are different test sets",
             "compare entries of one protocol",
         )
+    if entries[0].protocol.subset_of:
+        raise UserError(f"{entries[0].protocol.id} is a subset", f"compare on {entries[0].protocol.subset_of}")
     answers = [_answers(entry, args) for entry in entries]
     common = sorted(answers[0].keys() & answers[1].keys())
     if not common:

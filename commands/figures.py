@@ -11,9 +11,9 @@ from bench.errors import UserError
 
 
 def figures_of(declared: declare.Declarations, tables: Sequence[declare.Table]) -> list[declare.Figure]:
-    """The figures of the papers whose tables are asked for."""
-    papers = {table.paper for table in tables}
-    return [figure for figure in declared.figures.values() if figure.paper in papers]
+    """The figures drawn from protocols of the tables asked for."""
+    asked = {(table.paper, claim.protocol) for table in tables for claim in table.claims() if claim.experiment}
+    return [figure for figure in declared.figures.values() if (figure.paper, figure.protocol) in asked]
 
 
 def figure_runs(
@@ -47,7 +47,7 @@ def draw_figures(
                 figure, planned, results, root
             )  # fmt: skip
             print(f"{figure.id}: {path}")
-        except UserError as error:
+        except (UserError, FileNotFoundError) as error:
             print(f"{figure.id}: not drawn: {error}")
 
 
@@ -88,7 +88,8 @@ def _drawn_by_method(figure: declare.Figure, planned: Sequence[plan.Planned], re
     if not len(shown):
         raise UserError(f"no test image of class '{figure.expression}' in {first.entry.protocol.id}")
     pixels = torch.from_numpy(np.ascontiguousarray(data.pixels[data.rows[shown[:1]]]))
-    nets = {title: _trained(p) for title, p in zip(figure.experiments, _one_each(planned), strict=True)}
+    mark = " (SYNTHETIC)" if first.entry.protocol.synthetic else ""
+    nets = {title + mark: _trained(p) for title, p in zip(figure.experiments, _one_each(planned), strict=True)}
     path = _path(figure, planned, results)
     draw(nets, prepare(pixels, first.recipe), pixels, path)
     return path

@@ -25,6 +25,7 @@ class Progress:
     def __init__(self, total: int) -> None:
         self.total = total
         self.begun = time.monotonic()
+        self.at_start: dict[str, float] = {}  # what earlier calls had done of each run
         self.last = 0.0
         self.width = 0
         self.live = sys.stdout.isatty()
@@ -35,9 +36,13 @@ class Progress:
         if now - self.last < (0.5 if self.live else PLAIN_SECONDS) or not running:
             return
         self.last = now
-        parts = [fraction(progress) for _, progress in running]
-        done = (finished + sum(parts)) / total
-        left = (now - self.begun) * (1 - done) / done if done > 0.01 else None
+        parts = {task.key: fraction(progress) for task, progress in running}
+        for task, progress in running:
+            if progress:
+                self.at_start.setdefault(task.key, parts[task.key])
+        done = (finished + sum(parts.values())) / total
+        here = done - sum(self.at_start.values()) / total
+        left = (now - self.begun) * (1 - done) / here if here > 0.01 else None
         heads = "; ".join(
             f"{task.name}: epoch {progress['epoch'] + 1}/{progress['epochs']}, {progress['rate']:.0f} images/s"
             if progress else f"{task.name}: starting"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import declare, matrix, plan, store
 from bench.data.source import data_root
+from bench.errors import UserError
 from bench.plan import Planned
 
 REAL: tuple[str, ...] = ("paper", "short")
@@ -70,7 +72,7 @@ def draw(
     measured = Results(runs, _read(pd, results / "per_class.csv"), results / "confusion")
     settings = compare.Settings(
         seeds=len(seeds),
-        profiles=("quick",) if profile == "quick" else REAL if profile == "paper" else (profile,),
+        profiles=("quick",) if profile == "quick" else REAL,
         selection=selection or "",
         folds={protocol.id: protocol.folds for protocol in declared.protocols.values()},
         stand_ins={protocol.id: protocol.stand_in for protocol in declared.protocols.values()},
@@ -82,12 +84,14 @@ def draw(
     comparisons = [compare.compare(table, measured, settings) for table in tables]
     folder = results / "tables"
     for comparison in comparisons:
-        write.write(comparison, folder)
+        if not selection:  # the files hold each table's own selection
+            write.write(comparison, folder)
         if format:
             print(write.text(comparison, format))
     _confusions(comparisons, results)
     print(summary.line(comparisons))
-    print(f"written to {folder}/<table>.md, .csv, .tex, .html; confusion matrices in {results / 'confusion'}/")
+    if not selection:
+        print(f"written to {folder}/<table>.md, .csv, .tex, .html; confusion matrices in {results / 'confusion'}/")
 
 
 def _read(pd: Any, path: Path) -> Any:
@@ -104,25 +108,23 @@ def _blocked(
     planned: Sequence[Planned], root: Path | None,
 ) -> dict[tuple[str, str], str]:  # fmt: skip
     """(experiment, claimed protocol) -> why it cannot run here and how to unblock it."""
-    known = {
-        (p.run.entry.experiment.id, p.run.entry.protocol.id): (p.reason, p.unblock)
-        for p in planned
-        if p.status == "blocked"
-    }
+    stopped = {(p.run.entry.experiment.id, p.run.entry.protocol.id): p for p in planned if p.status == "blocked"}
     planner = plan.Planner(root)
     found = {}
-    for table in tables:
-        for claim in table.claims():
-            if not claim.experiment or (claim.experiment, claim.protocol) in found:
-                continue
-            entry = matrix.running_entry(declared, claim.experiment, claim.protocol, profile)
-            place = (entry.experiment.id, entry.protocol.id)
-            if not planned and place not in known:
-                stop = planner.blocker(entry)
-                known[place] = (stop.message, stop.hint) if stop else ("", "")
-            reason, unblock = known.get(place, ("", ""))
-            if reason:
-                found[claim.experiment, claim.protocol] = f"{reason}. {unblock}" if unblock else reason
+    for claim in (claim for table in tables for claim in table.claims() if claim.experiment):
+        entry = matrix.running_entry(declared, claim.experiment, claim.protocol, profile)
+        roles = (
+            matrix.runs_of(declared, entry, profile, [0])[0].weights
+            if matrix.has_profile(declared, claim, profile)
+            else ()
+        )
+        known = stopped.get((claim.experiment, entry.protocol.id))
+        stop = UserError(known.reason, known.unblock) if known else planner.blocker(entry, roles)
+        scored = declared.protocol(matrix.scored_protocol(declared, claim, profile))
+        if stop is None and scored.subset_of:
+            stop = planner.blocker(declare.Entry(experiment=entry.experiment, protocol=scored), ())
+        if stop is not None:
+            found[claim.experiment, claim.protocol] = f"{stop.message}. {stop.hint}" if stop.hint else stop.message
     return found
 
 
@@ -148,7 +150,11 @@ def _answers(results: Path) -> Any:
     @lru_cache(maxsize=256)
     def answers(run: str, selection: str) -> dict[str, bool] | None:
         path = results / "runs" / run / f"predictions-{selection}.parquet"
-        return correctness(path) if path.is_file() else None
+        try:
+            return correctness(path) if path.is_file() else None
+        except UserError as error:
+            print(f"warning: {error.message}; left out of the paired test", file=sys.stderr)
+            return None
 
     return answers
 

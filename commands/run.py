@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench import declare, matrix, plan, store
+from bench.collect import collect
 from bench.data.source import data_root
 from bench.errors import UserError, unknown
 from bench.plan import Planned
-from bench.queue import Local, Outcome, Task
+from bench.queue import Local, Outcome, Task, cores
+from commands import render
 from commands.figures import draw_figures, figure_runs, figures_of
 from commands.progress import Progress, duration
 
@@ -29,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--protocol", nargs="+", default=[], help="only entries on these protocols")
     what.add_argument("--method", nargs="+", default=[], help="only these methods")
     what.add_argument("--backbone", nargs="+", default=[], help="only these backbones")
-    what.add_argument("--seeds", nargs="+", type=int, help="seeds to run (default: 0 1 2 for profile paper, else 0)")
+    what.add_argument("--seeds", nargs="+", type=_seed, help="seeds to run (default: 0 1 2 for profile paper, else 0)")
     how = parser.add_argument_group("how")
     how.add_argument(
         "--profile",
@@ -38,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--plan", action="store_true", help="say what would be done, and stop")
     how.add_argument(
-        "--jobs", type=int, help="runs at once (default: one per GPU, or one per CPU core in profile quick)"
+        "--jobs", type=_count, help="runs at once (default: one per GPU, or one per CPU core in profile quick)"
     )
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     how.add_argument("--data-root", help="folder holding the datasets (else FERBENCH_DATA)")
@@ -60,28 +62,52 @@ def main(args: argparse.Namespace) -> int:
     tables = matrix.selected_tables(declared, args.table, args.paper, args.all)
     root = data_root(args.data_root)
     profile = args.profile or ("paper" if root else "quick")
-    seeds = args.seeds or ([0, 1, 2] if profile == "paper" else [0])
+    seeds = list(dict.fromkeys(args.seeds or ([0, 1, 2] if profile == "paper" else [0])))
     results = store.results_folder(args.results, profile)
     if profile == "quick":
         print("profile quick: SYNTHETIC faces made on this machine; no number below is comparable with a paper's")
-    runs = matrix.expand(declared, [c for t in tables for c in t.claims()], profile, seeds)
     figures = figures_of(declared, tables) if args.figures else []
-    runs += figure_runs(declared, figures, profile, seeds[0])
-    runs = filtered(declared, args, list({run.identity: run for run in runs}.values()))
+    runs = wanted_runs(declared, args, tables, figures, profile, seeds)
     planned = plan.plan(runs, root, results, args.force)
+    if not args.plan:
+        planned = recheck(planned, root, results, args.force)
     print_plan(planned, detailed=args.plan)
+    unanswered = print_unanswered(declared, tables, profile, root)
+    blocked = bool(unanswered) or any(p.status == "blocked" for p in planned)
     if args.plan:
-        return BLOCKED if any(p.status == "blocked" for p in planned) else DONE
-    planned = prepare_data(planned, root, results, args.force)
+        return BLOCKED if blocked else DONE
+    planned, broken = prepare_data(planned, root, results, args.force)
     outcomes = execute(planned, root, args) if any(p.status == "runnable" for p in planned) else []
-    failed = [o for o in outcomes if o.status == "failed"]
-    finished = [p for p in planned if store.find_result(p.key, results) and p.key]
-    _collect([store.find_result(p.key, results) for p in finished], results, declared)
-    from commands.render import draw
-
-    draw(declared, tables, profile, results, seeds, args.selection, args.format, planned=planned)
+    folders = [store.find_result(p.key, results) for p in planned if p.key]
+    problems = collect([folder for folder in folders if folder is not None], results, declared, root)
+    for problem in problems:
+        print(f"warning: {problem}; the next call makes this run again", file=sys.stderr)
+    render.draw(declared, tables, profile, results, seeds, args.selection, args.format, planned=planned, root=root)
     draw_figures(declared, figures, profile, results, root, seeds[0])
-    return FAILED if failed else BLOCKED if any(p.status == "blocked" for p in planned) else DONE
+    failed = broken or problems or any(outcome.status == "failed" for outcome in outcomes)
+    return FAILED if failed else BLOCKED if blocked else DONE
+
+
+def wanted_runs(
+    declared: declare.Declarations, args: argparse.Namespace, tables: Sequence[declare.Table],
+    figures: Sequence[declare.Figure], profile: declare.ProfileName, seeds: Sequence[int],
+) -> list[matrix.Run]:  # fmt: skip
+    """The unique runs behind the tables and figures that pass the filters."""
+    runs = matrix.expand(declared, [claim for table in tables for claim in table.claims()], profile, seeds)
+    runs += figure_runs(declared, figures, profile, seeds[0])
+    unique = list({run.identity: run for run in runs}.values())
+    passing = filtered(declared, args, unique)
+    if unique and not passing:
+        raise UserError("no run of these tables passes the filters", "see --plan without them")
+    return passing
+
+
+def recheck(planned: list[Planned], root: Path | None, results: Path, force: bool) -> list[Planned]:
+    """Check the files of cached runs against their hashes; a damaged run is named and planned again."""
+    wrong = [text for p in planned if p.status == "cached" for text in store.set_aside_damaged(p.key, results)]
+    for text in wrong:
+        print(f"warning: {text}; set aside", file=sys.stderr)
+    return plan.plan([p.run for p in planned], root, results, force) if wrong else planned
 
 
 def filtered(declared: declare.Declarations, args: argparse.Namespace, runs: list[matrix.Run]) -> list[matrix.Run]:
@@ -131,17 +157,58 @@ def print_plan(planned: Sequence[Planned], detailed: bool) -> None:
         print(f"  blocked ({runs} runs): {reason}" + (f"\n    -> {unblock}" if unblock else ""))
 
 
-def prepare_data(planned: list[Planned], root: Path | None, results: Path, force: bool) -> list[Planned]:
-    """Decode (or render) what the runnable runs need and do not have cached; then every run has its key."""
+def print_unanswered(
+    declared: declare.Declarations, tables: Sequence[declare.Table], profile: declare.ProfileName, root: Path | None
+) -> int:
+    """Cells that no run can answer here: lists of a subset, a method to count, a profile a recipe lacks."""
+    planner = plan.Planner(root)
+    reasons: dict[tuple[str, str], int] = {}
+    for claim in (claim for table in tables for claim in table.claims() if claim.experiment):
+        scored = declared.protocol(matrix.scored_protocol(declared, claim, profile))
+        stop: UserError | None = None
+        if not matrix.has_profile(declared, claim, profile):
+            recipe = declared.experiment(claim.experiment).recipe
+            stop = UserError(f"recipe '{recipe}' declares no profile '{profile}'", "use another --profile")
+        elif claim.metric.startswith("parameters"):
+            stop = planner.built(declared.experiment(claim.experiment))
+        elif scored.subset_of:
+            stop = planner.blocker(declare.Entry(experiment=declared.experiment(claim.experiment), protocol=scored), ())
+        if stop is not None:
+            reasons[stop.message, stop.hint] = reasons.get((stop.message, stop.hint), 0) + 1
+    for (reason, unblock), cells in reasons.items():
+        print(f"  blocked ({cells} cells): {reason}" + (f"\n    -> {unblock}" if unblock else ""))
+    return sum(reasons.values())
+
+
+def prepare_data(
+    planned: list[Planned], root: Path | None, results: Path, force: bool
+) -> tuple[list[Planned], list[str]]:
+    """Decode (or render) what the runnable runs need and do not have cached; then every run has its key.
+
+    Returns:
+        The plan, and the protocols whose data is broken: their runs are blocked, the others go on.
+    """
     unread = {p.run.entry.protocol.id: p.run.entry.protocol for p in planned if p.status == "runnable" and not p.key}
     if not unread:
-        return planned
+        return planned, []
     from bench.data.source import open_data
 
+    broken: dict[str, UserError] = {}
     for protocol in unread.values():
         print(f"reading {protocol.id} ...", flush=True)
-        open_data(protocol, root)
-    return plan.plan([p.run for p in planned], root, results, force)
+        try:
+            open_data(protocol, root)
+        except UserError as error:
+            broken[protocol.id] = error
+            print(f"error: {error}", file=sys.stderr)
+    again = plan.plan([p.run for p in planned], root, results, force)
+    return [_broken(p, broken.get(p.run.entry.protocol.id)) for p in again], list(broken)
+
+
+def _broken(planned: Planned, error: UserError | None) -> Planned:
+    if error is None:
+        return planned
+    return dataclasses.replace(planned, status="blocked", key="", reason=error.message, unblock=error.hint)
 
 
 def execute(planned: Sequence[Planned], root: Path | None, args: argparse.Namespace) -> list[Outcome]:
@@ -150,7 +217,8 @@ def execute(planned: Sequence[Planned], root: Path | None, args: argparse.Namesp
     for p in planned:
         if p.status == "runnable":
             if args.force:
-                (store.run_folder(p.key) / "result.json").unlink(missing_ok=True)
+                for name in ("result.json", *store.CHECKPOINT_SLOTS):
+                    (store.run_folder(p.key) / name).unlink(missing_ok=True)
             specification = matrix.specification(p.run, p.key, root, args.device, args.checkpoint_seconds)
             tasks.append(Task(p.key, p.run.name, specification))
     devices, slots = _devices(args, planned)
@@ -161,8 +229,7 @@ def execute(planned: Sequence[Planned], root: Path | None, args: argparse.Namesp
 
 def _devices(args: argparse.Namespace, planned: Sequence[Planned]) -> tuple[list[str], int]:
     """Devices of the slots, and how many slots."""
-    cores = os.cpu_count() or 1
-    if args.device == "auto" and any(Path("/dev").glob("nvidia[0-9]*")):
+    if args.device == "auto" and plan.has_gpu():
         import torch
 
         if torch.cuda.is_available():
@@ -171,18 +238,20 @@ def _devices(args: argparse.Namespace, planned: Sequence[Planned]) -> tuple[list
     if args.device.startswith("cuda"):
         return [args.device], args.jobs or 1
     quick = all(p.run.profile == "quick" for p in planned if p.status == "runnable")
-    return ["cpu"], args.jobs or (min(cores, 8) if quick else 1)
+    return ["cpu"], args.jobs or (min(cores(), 8) if quick else 1)
 
 
-def _collect(folders: Sequence[Path | None], results: Path, declared: declare.Declarations) -> None:
-    """Score finished runs; a damaged one is named, set aside and will be run again by the next call."""
-    from bench.collect import collect
+def _count(text: str) -> int:
+    """A whole number of at least one."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: at least 1")
+    return value
 
-    for folder in folders:
-        if folder is None:
-            continue
-        try:
-            collect([folder], results, declared)
-        except UserError as error:
-            print(f"warning: {error.message}; the run is set aside and will be made again", file=sys.stderr)
-            (folder / "result.json").rename(folder / "result.damaged.json")
+
+def _seed(text: str) -> int:
+    """A whole number of at least zero."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}: at least 0")
+    return value

@@ -77,7 +77,7 @@ def _entry_facts(
         },
         "recipe": {"id": recipe.id, "profile": args.profile, "fields": _recipe_facts(recipe, args.profile)},
         "deviations": _deviations(recipe, args.profile),
-        "size": _size(run, planned.status),
+        "size": _size(run),
         "run": {**status, "profile": args.profile, "seed": args.seed, "folds": max(1, entry.protocol.folds)},
         "results": _results(store.results_folder(args.results, args.profile), experiment.id, scored),
     }  # fmt: skip
@@ -113,7 +113,7 @@ def _deviations(recipe: declare.Recipe, profile: declare.ProfileName) -> list[st
     return found
 
 
-def _size(run: matrix.Run, status: str) -> dict[str, Any]:
+def _size(run: matrix.Run) -> dict[str, Any]:
     """Parameters and multiply-accumulates of the built model; needs torch, so only here."""
     experiment = run.entry.experiment
     if experiment.method not in registry.available("method"):

@@ -1,7 +1,7 @@
 """A tiny method and dataset for tests of the engine, in an outside package, and processes that train with them.
 
-The package is installed the way any outside package is (a module folder and a dist-info with entry points, on sys.path),
-so nothing of it lies in the product. `job_server` forks job processes from one that has imported torch: a job starts in
+The package is installed the way any outside package is (a folder of modules and a dist-info with entry points, on
+sys.path), so nothing of it lies in the product. `job_server` forks job processes from one that has imported torch: a job starts in
 milliseconds instead of seconds, and can be killed for real.
 
 Used with `pytest_plugins = ("helpers_engine",)`; its asserts need no rewriting (PYTEST_DONT_REWRITE).
@@ -312,7 +312,7 @@ class Server:
         env = quiet_environment(**environment)
         return Job(self, self.ask({"spec": str(spec), "log": str(log), "env": env}))
 
-    def Popen(self, command: Sequence[str], stdout: Any, env: dict[str, str], **_: Any) -> Job:  # noqa: N802
+    def Popen(self, command: Sequence[str], stdout: Any, env: dict[str, str], **_: Any) -> Job:
         """Stands in for subprocess.Popen in bench.queue."""
         assert list(command[1:3]) == ["-m", "bench.job"]
         return Job(self, self.ask({"spec": command[3], "log": stdout.name, "env": env}))

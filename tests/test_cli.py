@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import write_official
-from helpers_engine import ROOT, Server, house, quiet_environment, specify
+from helpers_engine import ROOT, Server, house, predictions, quiet_environment, specify, write_spec
 
 import run_all
 from bench import collect, queue, store
@@ -138,9 +138,11 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str
 @pytest.mark.parametrize("words", [["claims", "--csv"], ["list", "datasets"], ["claims"]])
 def test_a_reader_that_leaves_is_no_error(words: list[str]) -> None:
     """As under `| head -1`: long output fails while printing, short output when Python ends."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     process = subprocess.Popen(
-        [sys.executable, "run_all.py", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "run_all.py", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment,
+    )  # fmt: skip
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
@@ -182,8 +184,8 @@ def test_a_table_from_nothing_then_from_the_cache(
     assert "SYNTHETIC" in first
     assert "done: tiny:tiny-4 seed 0 [quick]" in first
     assert "Ours" in first
-    results = tmp_path / "results"
-    assert {row["selection"] for row in collect.read_rows(results / "runs.csv")} == set(store.SELECTIONS)
+    rows = collect.read_rows(tmp_path / "results" / "quick" / "runs.csv")
+    assert {row["selection"] for row in rows} == set(store.SELECTIONS)
     finished = (cached_folder(tiny) / "result.json").stat().st_mtime_ns
     assert table("--table", "tiny-table1") == 0
     again = capsys.readouterr().out
@@ -199,7 +201,7 @@ def test_a_failure_is_1_and_the_rest_is_done(
     out = capsys.readouterr().out
     assert "FAILED: tiny-fails:tiny-4" in out
     assert "RuntimeError: tinynet was told to fail (traceback: " in out
-    assert {row["experiment"] for row in collect.read_rows(tmp_path / "results" / "runs.csv")} == {"tiny"}
+    assert {row["experiment"] for row in collect.read_rows(tmp_path / "results" / "quick" / "runs.csv")} == {"tiny"}
 
 
 def test_something_blocked_is_3_and_the_rest_is_done(
@@ -208,7 +210,7 @@ def test_something_blocked_is_3_and_the_rest_is_done(
     assert table("--table", "tiny-table3") == 3
     out = capsys.readouterr().out
     assert "method 'nowherenet' is not built" in out
-    found = collect.read_rows(tmp_path / "results" / "runs.csv")
+    found = collect.read_rows(tmp_path / "results" / "quick" / "runs.csv")
     assert {row["protocol"] for row in found} == {"tiny-4", "tiny-half"}
 
 
@@ -217,22 +219,22 @@ def test_a_damaged_run_is_set_aside_said_and_made_again(
 ) -> None:
     """Predictions damaged after the run and before they were scored."""
     assert table("--table", "tiny-table1") == 0
-    folder, whole = cached_folder(tiny), collect.read_rows(tmp_path / "results" / "runs.csv")
+    folder, whole = cached_folder(tiny), collect.read_rows(tmp_path / "results" / "quick" / "runs.csv")
     file = folder / "predictions-last.parquet"
     good = file.read_bytes()
     file.write_bytes(good[:-1] + b"X")
     for path in ("runs.csv", "per_class.csv"):
-        (tmp_path / "results" / path).unlink()
+        (tmp_path / "results" / "quick" / path).unlink()
     capsys.readouterr()
     status = table("--table", "tiny-table1")
     said = capsys.readouterr().err
     assert str(file) in said
     assert "set aside" in said
     assert not (folder / "result.json").exists()
-    assert not collect.read_rows(tmp_path / "results" / "runs.csv")
+    assert not collect.read_rows(tmp_path / "results" / "quick" / "runs.csv")
     assert table("--table", "tiny-table1") == 0
     assert file.read_bytes() == good
-    again = collect.read_rows(tmp_path / "results" / "runs.csv")
+    again = collect.read_rows(tmp_path / "results" / "quick" / "runs.csv")
     numbers = ("selection", "protocol", "correct", "accuracy", "epoch", "run")
     assert [[row[n] for n in numbers] for row in again] == [[row[n] for n in numbers] for row in whole]
     assert status == 1  # the cell that was asked for had no result
@@ -245,7 +247,7 @@ def test_force_makes_the_run_again_and_its_row_anew(table: Any, tiny: Any, tmp_p
     assert table("--table", "tiny-table1", "--force") == 0
     again = json.loads(path.read_text())
     assert again["selections"] == first["selections"]  # on a CPU, to the bit
-    (seconds,) = {row["seconds"] for row in collect.read_rows(tmp_path / "results" / "runs.csv")}
+    (seconds,) = {row["seconds"] for row in collect.read_rows(tmp_path / "results" / "quick" / "runs.csv")}
     assert float(seconds) == again["seconds"]
 
 
@@ -277,14 +279,12 @@ def test_the_whole_way_in_real_processes(tiny: Any, job_server: Server, outside:
         env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    text = (home / "results" / "tables" / "quick" / "tiny-table1.md").read_text()
+    text = (home / "results" / "quick" / "tables" / "tiny-table1.md").read_text()
     assert "ynthetic" in text
     assert "SYNTHETIC" in done.stdout
     assert "Ours" in done.stdout
     (folder,) = (tmp_path / "real" / "runs").iterdir()
     # the same run, interrupted in another kind of process, has the same predictions
-    from helpers_engine import predictions, write_spec
-
     path = write_spec(tmp_path, specify(tiny))
     assert job_server.start(path, tmp_path / "log", TINYFER_KILL="update:7:SIGKILL").wait() < 0
     assert job_server.start(path, tmp_path / "log").wait() == 0
@@ -315,9 +315,5 @@ def test_doctor_tells_what_is_here(tiny: Any, capsys: pytest.CaptureFixture[str]
 def test_the_door_itself_exits_with_the_status() -> None:
     done = door("--table", "fervt-tabel11")
     assert done.returncode == 2
-    assert (
-        done.stderr
-        == "error: unknown table 'fervt-tabel11'\n  -> did you mean fervt-table11, fervt-table12, fervt-table10?\n"
-        or ("did you mean fervt-table1" in done.stderr)
-    )
+    assert done.stderr.startswith("error: unknown table 'fervt-tabel11'\n  -> did you mean fervt-table1")
     assert done.stdout == ""

@@ -47,7 +47,8 @@ def finished(
     fields: dict[str, Any] = {
         "run": folder.name, "experiment": "tiny", "method": "tinynet", "backbone": "small", "pretraining": "none",
         "augmentation": "none", "options": {"width": 6}, "protocol": "tiny-4", "classes": CLASSES, "profile": "quick",
-        "synthetic": synthetic, "seed": seed, "fold": 0, "recipe": {}, "selections": found, "history": [], "seconds": 1.0,
+        "synthetic": synthetic, "seed": seed, "fold": 0, "recipe": {}, "selections": found, "history": [],
+        "seconds": 1.0,
         "images_per_second": 2.0, "peak_memory_mb": 3.0, "parameters": 4, "trainable_parameters": 4, "macs": 5,
         "device": "CPU", "versions": {"torch": "2"}, "commit": "c", "data_hash": "d", "finished": "now",
     }  # fmt: skip

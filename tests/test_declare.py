@@ -48,12 +48,12 @@ def test_the_tiny_declarations_are_right(tmp_path: Path) -> None:
         ('cells: {four: "50.00"}', 'cells: {fuor: "50.00"}', ["column in tiny-table1/ours 'fuor'", "four"]),
         ('four: "50.00"', "four: 50.00", ["cell 'four'", "quoted string"]),
         ('four: "50.00"', 'four: "50,00"', ["cells", "50,00"]),
-        ('learning_rate: {value: 0.01, source: paper, at: "1"}', "learning_rate: {value: 0.01, source: paper}", ["'at'"]),
+        ('0.01, source: paper, at: "1"}\n      batch', "0.01, source: paper}\n      batch", ["learning_rate", "'at'"]),
         ("source: choice, why: short}", "source: choice}", ["last_k", "'why'"]),
         ('      epochs: {value: 3, source: paper, at: "1"}\n', "", ["recipe lacks epochs"]),
         ("    experiment: tiny, cells", "    cells", []),
         ("quick: {why", "quik: {why", ["quik"]),
-        ('theirs, title: Theirs, cited: "Theirs [1]"', 'theirs, title: Theirs, cited: "X", experiment: tiny', ["either cited"]),
+        ('Theirs, cited: "Theirs [1]"', 'Theirs, cited: "X", experiment: tiny', ["tiny-table1/theirs", "either cited"]),
     ],
 )  # fmt: skip
 def test_a_slip_is_named(tmp_path: Path, right: str, wrong: str, says: list[str]) -> None:
@@ -109,7 +109,7 @@ def test_a_duplicate_id_is_refused(tmp_path: Path, what: str, right: str, twice:
         tables += twice
     else:
         tables = slip(TABLES, right, twice if what == "column" else twice + right)
-    with pytest.raises(UserError, match="twice|duplicate"):
+    with pytest.raises(UserError, match=r"twice|duplicate"):
         load(tmp_path, tables, protocols)
 
 

@@ -49,7 +49,8 @@ def split(count: int, seed: int = 0) -> Split:
 def job(folder: Path, plain: dict[str, Any], **more: Any) -> Job:
     fields: dict[str, Any] = {
         "train": split(36), "evaluated": {"test": split(20, 1), "val": split(12, 2)}, "recipe": plain,
-        "augment": fervt_common, "seed": 3, "device": CPU, "checkpoints": Checkpoints(folder), "checkpoint_seconds": 1e9,
+        "augment": fervt_common, "seed": 3, "device": CPU, "checkpoints": Checkpoints(folder),
+        "checkpoint_seconds": 1e9,
     }  # fmt: skip
     return Job(**{**fields, **more})
 
@@ -337,7 +338,7 @@ class Broken(Method):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_says_when(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not finite after epoch 2.*nan") as caught:
+    with pytest.raises(UserError, match=r"not finite after epoch 2.*nan") as caught:
         loop.train(Broken(), job(tmp_path, recipe(), augment=none))
     assert "learning rate" in caught.value.hint
 

@@ -13,7 +13,13 @@ from torch import nn
 from bench.declare import RECIPE_FIELDS, REQUIRED
 from bench.errors import UserError
 from bench.method import (
-    Context, Supervised, macs, make_optimizer, parameter_counts, require_weights, schedule_scale,
+    Context,
+    Supervised,
+    macs,
+    make_optimizer,
+    parameter_counts,
+    require_weights,
+    schedule_scale,
 )  # fmt: skip
 
 CPU = torch.device("cpu")
@@ -65,9 +71,9 @@ def test_exponential_multiplies_every_epoch() -> None:
 
 
 def test_unknown_schedule_optimizer_and_loss_are_named() -> None:
-    with pytest.raises(UserError, match="unknown schedule 'cosin'.*\n.*cosine"):
+    with pytest.raises(UserError, match=r"unknown schedule 'cosin'.*\n.*cosine"):
         scales(schedule="cosin")
-    with pytest.raises(UserError, match="unknown optimizer 'adamm'.*\n.*adam"):
+    with pytest.raises(UserError, match=r"unknown optimizer 'adamm'.*\n.*adam"):
         make_optimizer([nn.Parameter(torch.zeros(1))], recipe(optimizer="adamm"))
     with pytest.raises(UserError, match="unknown loss 'focal'"):
         Supervised(nn.Linear(4, 3), recipe(loss="focal"), context())
@@ -104,7 +110,7 @@ def test_optimizers_against_their_update_rules(kind: str) -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
 def test_label_smoothing_is_equation_15(smoothing: float) -> None:
-    """FER-VT, section 3.5: the true class has 1 - eps + eps/K, every other eps/K (Eq. 15), in cross-entropy (Eq. 14)."""
+    """FER-VT 3.5: the true class has 1 - eps + eps/K, every other eps/K (Eq. 15), in cross-entropy (Eq. 14)."""
     torch.manual_seed(0)
     images, targets, k = torch.randn(6, 4), torch.tensor([0, 1, 2, 2, 1, 0]), 3
     method = Supervised(nn.Linear(4, k), recipe(label_smoothing=smoothing), context())

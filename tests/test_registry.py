@@ -73,11 +73,13 @@ def test_name_version_and_first_line_are_read(tmp_path: Path, monkeypatch: pytes
 
 def test_a_duplicate_names_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scan(tmp_path, BUILD, monkeypatch)
-    with pytest.raises(UserError, match="'mine' is registered twice: .*plugin_a.py and .*plugin_b.py"):
+    with pytest.raises(UserError, match=r"'mine' is registered twice: .*plugin_a\.py and .*plugin_b\.py"):
         scan(tmp_path, BUILD, monkeypatch, "plugin_b")
 
 
-@pytest.mark.parametrize("arguments", ["NAME, version=1", '"mine", version=VERSION', '"mine"', "version=1", '"mine", version="one"'])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments", ["NAME, version=1", '"mine", version=VERSION', '"mine"', "version=1", '"mine", version="one"']
+)
 def test_arguments_must_be_literal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str) -> None:
     with pytest.raises(UserError, match=r"plugin_a\.py:1: .*literal name and version"):
         scan(tmp_path, f"@method({arguments})\ndef build(): ...\n", monkeypatch)

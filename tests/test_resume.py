@@ -46,7 +46,7 @@ def whole(tiny: Any, job_server: Server, reference: dict[str, Any], tmp_path: Pa
 
 
 def until_done(server: Server, spec: Path, folder: Path, moments: list[str], log: Path) -> int:
-    """Start the job again and again, killed at each of `moments` in turn, then left alone; returns how often it died."""
+    """Start the job again and again, killed at each of `moments` in turn, then left alone; gives how often it died."""
     killed = 0
     for moment in [*moments, ""]:
         job = server.start(spec, log, **({"TINYFER_KILL": f"{moment}:SIGKILL"} if moment else {}))

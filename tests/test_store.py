@@ -81,8 +81,11 @@ def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert names(tmp_path) == ["result.json"]
 
 
-@given(st.dictionaries(st.text(), st.recursive(st.integers() | st.text() | st.booleans() | st.floats(allow_nan=False),
-                                               lambda inner: st.lists(inner, max_size=3), max_leaves=5), max_size=5))  # fmt: skip
+PLAIN = st.integers() | st.text() | st.booleans() | st.floats(allow_nan=False)
+NESTED = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3), max_leaves=5)
+
+
+@given(st.dictionaries(st.text(), NESTED, max_size=5))
 def test_canonical_depends_on_the_value_alone(value: dict[str, Any]) -> None:
     shuffled = dict(reversed(list(value.items())))
     assert store.canonical(value) == store.canonical(shuffled)
@@ -91,11 +94,12 @@ def test_canonical_depends_on_the_value_alone(value: dict[str, Any]) -> None:
 
 def result(**more: Any) -> store.Result:
     fields: dict[str, Any] = {
-        "run": "0123456789abcdef", "experiment": "tiny", "method": "tinynet", "backbone": "small", "pretraining": "none",
-        "augmentation": "none", "options": {"width": 6}, "protocol": "tiny-4", "classes": ("a", "b"), "profile": "quick",
-        "synthetic": True, "seed": 0, "fold": 0, "recipe": {"epochs": 1}, "selections": {}, "history": [], "seconds": 1.0,
-        "images_per_second": 2.0, "peak_memory_mb": 3.0, "parameters": 4, "trainable_parameters": 4, "macs": 5,
-        "device": "CPU", "versions": {}, "commit": "c", "data_hash": "d", "finished": "now",
+        "run": "0123456789abcdef", "experiment": "tiny", "method": "tinynet", "backbone": "small",
+        "pretraining": "none", "augmentation": "none", "options": {"width": 6}, "protocol": "tiny-4",
+        "classes": ("a", "b"), "profile": "quick", "synthetic": True, "seed": 0, "fold": 0, "recipe": {"epochs": 1},
+        "selections": {}, "history": [], "seconds": 1.0, "images_per_second": 2.0, "peak_memory_mb": 3.0,
+        "parameters": 4, "trainable_parameters": 4, "macs": 5, "device": "CPU", "versions": {}, "commit": "c",
+        "data_hash": "d", "finished": "now",
     }  # fmt: skip
     return store.Result(**{**fields, **more})
 

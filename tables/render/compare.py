@@ -111,7 +111,8 @@ def _cell(claim: Claim, results: Results, settings: Settings, selection: str) ->
         if cell:
             return replace(cell, marks=(*differs, *cell.marks))
     why = _why_nothing(claim, results, settings, selection)
-    return Cell(claim, Judgement(Kind.BLOCKED, why), selection, wanted=settings.seeds, marks=differs)
+    kind = Kind.BLOCKED if (claim.experiment, claim.protocol) in settings.blocked else Kind.NOT_RUN
+    return Cell(claim, Judgement(kind, why), selection, wanted=settings.seeds, marks=differs)
 
 
 def _why_nothing(claim: Claim, results: Results, settings: Settings, selection: str) -> str:

@@ -71,9 +71,9 @@ def words(cell: Cell, notes: Notes) -> Words:
     differs = f"†protocol {notes.mark(claim.differs)}" if claim.differs else ""
     if kind is Kind.CITED:
         return Words(claim.printed, verdict=" ".join(filter(None, ["cited", differs])))
-    if kind is Kind.BLOCKED:
+    if kind in (Kind.BLOCKED, Kind.NOT_RUN):
         return Words(
-            claim.printed, verdict=" ".join(filter(None, [f"blocked {notes.mark(judgement.reason)}", differs]))
+            claim.printed, verdict=" ".join(filter(None, [f"{kind} {notes.mark(judgement.reason)}", differs]))
         )
     ours = f"SYNTHETIC {ours_text(cell)}" if kind is Kind.SYNTHETIC else ours_text(cell)
     told = {Kind.SYNTHETIC: "", Kind.SHORTENED: "", Kind.DIFFERENT: ""}.get(kind, judgement.label)
