@@ -1,8 +1,8 @@
 """A tiny method and dataset for tests of the engine, in an outside package, and processes that train with them.
 
 The package is installed the way any outside package is (a folder of modules and a dist-info with entry points, on
-sys.path), so nothing of it lies in the product. `job_server` forks job processes from one that has imported torch: a job starts in
-milliseconds instead of seconds, and can be killed for real.
+sys.path), so nothing of it lies in the product. `job_server` forks job processes from one that has imported torch: a
+job starts in milliseconds instead of seconds, and can be killed for real.
 
 Used with `pytest_plugins = ("helpers_engine",)`; its asserts need no rewriting (PYTEST_DONT_REWRITE).
 """

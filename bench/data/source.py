@@ -90,16 +90,12 @@ def _opener(protocol: Protocol, root: Path | None) -> Callable[[], Dataset]:
 
 def open_data(protocol: Protocol, root: Path | None) -> Data:
     """Index a protocol and open its decode-once cache, building it where needed."""
-    import numpy as np
-
     from bench.data.cache import open_pixels
 
     dataset = locate(protocol, root)
     index = dataset.index(protocol).reset_index(drop=True)
     pixels = open_pixels(dataset, store.cache_root())
-    position = {name: row for row, name in enumerate(pixels.names)}
-    rows = np.fromiter((position[name] for name in index["name"]), np.int64, len(index))
-    found = Data(index, pixels.array, rows, _hash(index, pixels.sha256))
+    found = Data(index, pixels.array, pixels.rows(index["name"].tolist()), _hash(index, pixels.sha256))
     store.write_json(_manifest_path(protocol, dataset), {"hash": found.hash, "train": training_counts(index, protocol)})
     return found
 
