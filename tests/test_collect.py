@@ -12,7 +12,6 @@ import pytest
 
 from bench import collect, store
 from bench.declare import Declarations
-from bench.errors import UserError
 
 pytest_plugins = ("helpers_engine",)
 CLASSES = ("neutral", "happiness", "surprise", "sadness")
@@ -70,7 +69,7 @@ def results(tmp_path: Path) -> Path:
 
 def test_a_row_for_every_selection_and_subset(tiny: Declarations, results: Path, tmp_path: Path) -> None:
     run = finished(tmp_path / "a1", {"last": [(3, 12)], "last-k": [(2, 15), (3, 12)], "test-best": [(2, 15)]})
-    assert collect.collect([run], results, tiny) == 1
+    assert collect.collect([run], results, tiny) == []
     found = {(row["protocol"], row["selection"]): row for row in rows(results)}
     assert set(found) == {(p, s) for p in ("tiny-4", "tiny-half") for s in ("last", "last-k", "test-best")}
     last = found["tiny-4", "last"]
@@ -96,10 +95,10 @@ def test_class_rows_and_confusion_agree_with_the_predictions(tiny: Declarations,
 
 def test_collecting_again_changes_no_byte(tiny: Declarations, results: Path, tmp_path: Path) -> None:
     folders = [finished(tmp_path / f"a{seed}", {"last": [(3, 10 + seed)]}, seed=seed) for seed in range(3)]
-    assert collect.collect(folders, results, tiny) == 3
-    before = {path: path.read_bytes() for path in results.rglob("*.csv")}
-    assert collect.collect(folders, results, tiny) == 0
-    assert {path: path.read_bytes() for path in results.rglob("*.csv")} == before
+    assert collect.collect(folders, results, tiny) == []
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in results.rglob("*.csv")}
+    assert collect.collect(folders, results, tiny) == []
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in results.rglob("*.csv")} == before
     other = results.parent / "other"
     for folder in reversed(folders):
         collect.collect([folder], other, tiny)
@@ -120,7 +119,7 @@ def test_a_newer_run_of_the_same_entry_replaces_the_older(tiny: Declarations, re
 def test_a_run_made_again_replaces_its_own_row(tiny: Declarations, results: Path, tmp_path: Path) -> None:
     """`--force`, or a run set aside as damaged, leaves another result under the same key."""
     collect.collect([finished(tmp_path / "a1", {"last": [(3, 12)]})], results, tiny)
-    collect.collect([finished(tmp_path / "a1", {"last": [(3, 20)]})], results, tiny)
+    collect.collect([finished(tmp_path / "a1", {"last": [(3, 20)]}, finished="later")], results, tiny)
     assert [row["correct"] for row in rows(results, protocol="tiny-4")] == ["20"]
 
 
@@ -135,21 +134,43 @@ def test_real_runs_are_kept_without_their_weights(tiny: Declarations, results: P
 
 def test_a_kept_run_is_collected_from_where_it_lies(tiny: Declarations, results: Path, tmp_path: Path) -> None:
     finished(results / "runs" / "real", {"last": [(3, 12)]}, synthetic=False)
-    assert collect.collect([results / "runs" / "real"], results, tiny) == 1
+    assert collect.collect([results / "runs" / "real"], results, tiny) == []
     assert len(rows(results, protocol="tiny-4")) == 1
 
 
 @pytest.mark.parametrize("damage", ["predictions-last.parquet", "result.json"])
-def test_a_damaged_run_raises_and_changes_nothing(
-    tiny: Declarations, results: Path, tmp_path: Path, damage: str
-) -> None:
-    collect.collect([finished(tmp_path / "good", {"last": [(3, 12)]})], results, tiny)
-    before = (results / "runs.csv").read_bytes()
-    bad = finished(tmp_path / "bad", {"last": [(3, 12)]}, seed=1)
+def test_a_damaged_run_is_named_and_left_out(tiny: Declarations, results: Path, tmp_path: Path, damage: str) -> None:
+    good, other = (finished(tmp_path / f"good{seed}", {"last": [(3, 12)]}, seed=seed) for seed in (0, 1))
+    bad = finished(tmp_path / "bad", {"last": [(3, 12)]}, seed=2)
     data = bytearray((bad / damage).read_bytes())
     data[len(data) // 2 : len(data) // 2 + 2] = b"\x00\x00"
     (bad / damage).write_bytes(data)
-    with pytest.raises(UserError, match="damaged") as caught:
-        collect.collect([bad], results, tiny)
-    assert str(bad / damage) in caught.value.message
-    assert (results / "runs.csv").read_bytes() == before
+    (problem,) = collect.collect([good, bad, other], results, tiny)
+    assert str(bad / damage) in problem
+    assert "damaged" in problem
+    assert {row["run"] for row in rows(results)} == {"good0", "good1"}
+    assert not list((results / "confusion").glob("bad-*"))
+
+
+def test_a_subset_that_was_not_wholly_predicted_is_a_problem(
+    tiny: Declarations, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = finished(tmp_path / "a1", {"last": [(3, 12)]})
+    monkeypatch.setattr(
+        "tinyfer.data.TinyFaces.splits_at", ["test"] * 120
+    )  # the subset now reaches beyond the test set
+    (problem,) = collect.collect([run], results, tiny)
+    assert "tiny-half: only 15 of its 60 images were predicted" in problem
+
+
+def test_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged copy of a run no longer counts as done; the intact one beside it does."""
+    monkeypatch.setenv("FERBENCH_CACHE", str(tmp_path / "cache"))
+    own, kept = store.run_folder("a1"), tmp_path / "results" / "runs" / "a1"
+    for folder in (own, kept):
+        finished(folder, {"last": [(3, 12)]})
+    assert store.set_aside_damaged("a1", tmp_path / "results") == []
+    (own / "predictions-last.parquet").write_bytes(b"x")
+    (problem,) = store.set_aside_damaged("a1", tmp_path / "results")
+    assert str(own / "predictions-last.parquet") in problem
+    assert store.find_result("a1", tmp_path / "results") == kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -60,22 +61,20 @@ def test_a_writer_that_fails_half_way(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("size", [10, 1 << 20])
-def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    import tempfile
-
-    original = tempfile.mkstemp
-
-    def full(**arguments: Any) -> tuple[int, str]:
-        descriptor, name = original(**arguments)
-        os.close(descriptor)
-        return os.open("/dev/full", os.O_WRONLY), name  # every write fails with the kernel's own ENOSPC
-
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("when", ["write", "fsync"])
+def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, when: str) -> None:
+    """The error comes while writing, or at last when the system has to keep its word (delayed allocation)."""
     path = tmp_path / "result.json"
     store.write_text(path, "old")
-    monkeypatch.setattr(store.tempfile, "mkstemp", full)
+
+    def full(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    if when == "fsync":
+        monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="disk is full") as caught:
-        store.write_bytes(path, bytes(size))
+        store.write_stream(path, full if when == "write" else lambda stream: stream.write(b"new"))
     assert str(path) in caught.value.message
     assert path.read_text() == "old"
     assert names(tmp_path) == ["result.json"]

@@ -126,7 +126,7 @@ def splits_of(index: pd.DataFrame, protocol: Protocol, fold: int) -> dict[str, n
 
 def training_counts(index: pd.DataFrame, protocol: Protocol) -> list[int]:
     """Training images of each fold (one number where the split is fixed); the plan's time estimate uses it."""
-    return [len(splits_of(index, protocol, fold)["train"]) for fold in range(max(1, protocol.folds))]
+    return [len(splits_of(index, protocol, fold).get("train", ())) for fold in range(max(1, protocol.folds))]
 
 
 def _hash(index: pd.DataFrame, pixels_sha256: str) -> str:
