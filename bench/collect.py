@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 RUN_COLUMNS = (
     "run", "experiment", "method", "backbone", "pretraining", "augmentation", "options", "protocol", "selection", "n",
     "correct", "accuracy", "accuracy_sd", "mean_class_accuracy", "macro_f1", "epoch", "seconds", "images_per_second",
-    "peak_memory_mb", "parameters", "device", "versions", "commit", "data_hash", "profile", "seed", "fold", "synthetic",
-    "finished",
+    "peak_memory_mb", "parameters", "device", "versions", "commit", "data_hash", "input_size", "profile", "seed",
+    "fold", "synthetic", "finished",
 )  # fmt: skip
 CLASS_COLUMNS = (
     "run", "experiment", "protocol", "profile", "seed", "fold", "selection", "class", "n", "correct", "accuracy",
@@ -103,7 +103,9 @@ def _score(
             "peak_memory_mb", "parameters", "device", "commit", "data_hash", "profile", "seed", "fold", "synthetic",
             "finished",
         }),
-        "options": json.dumps(result.options, sort_keys=True), "versions": json.dumps(result.versions, sort_keys=True),
+        "options": json.dumps(result.options, sort_keys=True),
+        "input_size": result.recipe["input_size"],
+        "versions": json.dumps(result.versions, sort_keys=True),
     }  # fmt: skip
     run_rows, class_rows = [], []
     for selection, selected in result.selections.items():

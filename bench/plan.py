@@ -83,7 +83,7 @@ class Planner:
         )  # fmt: skip
         for kind, name in kinds:
             if name not in registry.available(kind):
-                near = difflib.get_close_matches(name, registry.available(kind), n=3, cutoff=0.6)
+                near = difflib.get_close_matches(name, registry.available(kind), n=3, cutoff=0.8)
                 hint = f"did you mean {', '.join(near)}? Else add" if near else "add"
                 return UserError(f"{kind} '{name}' is not built yet", f"{hint} it under {registry.HOMES[kind]}/")
         return None
@@ -112,7 +112,7 @@ class Planner:
         return self._weights[roles]
 
 
-def _decide(planner: Planner, run: Run, results: Path, force: bool, rates: dict[tuple[str, str], float]) -> Planned:
+def _decide(planner: Planner, run: Run, results: Path, force: bool, rates: Rates) -> Planned:
     blocked = planner.blocker(run.entry, run.weights)
     if blocked:
         return Planned(run, "blocked", reason=blocked.message, unblock=blocked.hint)
@@ -132,29 +132,39 @@ def has_gpu() -> bool:
     return Path("/dev/dxg").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def _seconds(run: Run, manifest: dict[str, Any] | None, rates: dict[tuple[str, str], float]) -> float | None:
-    """Training images over the slowest measured rate of the same experiment, else of the same method."""
-    experiment = run.entry.experiment
-    rate = rates.get((experiment.id, run.profile)) or rates.get((experiment.method, run.profile))
+# What a rate was measured as: (experiment or method, profile) -> (images per second, input size).
+Rates = dict[tuple[str, str], tuple[float, int]]
+
+
+def _seconds(run: Run, manifest: dict[str, Any] | None, rates: Rates) -> float | None:
+    """Training images over the slowest measured rate of the same experiment, else of the same method.
+
+    A real profile that has not run yet takes the other one's rate, by the ratio of pixels: an order of magnitude.
+    """
     images = manifest["train"][run.fold] if manifest else run.entry.protocol.counts.get("train", 0)
-    if not rate or not images:
-        return None
-    return float(images * int(run.recipe["epochs"]) / rate)
+    size = int(run.recipe["input_size"])
+    profiles = [run.profile] if run.profile == "quick" else [run.profile, "paper", "short"]
+    names = (run.entry.experiment.id, run.entry.experiment.method)
+    for place in ((name, profile) for profile in profiles for name in names):
+        if place in rates and images:
+            rate, measured_size = rates[place]
+            return float(images * int(run.recipe["epochs"]) / rate * (size / measured_size) ** 2)
+    return None
 
 
-def _rates(path: Path) -> dict[tuple[str, str], float]:
-    """Images per second by (experiment, profile) and (method, profile), the slowest seen on this kind of device."""
-    found: dict[tuple[str, str], float] = {}
+def _rates(path: Path) -> Rates:
+    """The slowest rate seen on this kind of device, from runs.csv."""
+    found: Rates = {}
     if not path.is_file():
         return found
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
             if row["device"].startswith("CPU") == has_gpu():
                 continue
-            rate = float(row["images_per_second"] or 0)
-            for name in (row["experiment"], row["method"]):
-                if rate > 0:
-                    found[name, row["profile"]] = min(rate, found.get((name, row["profile"]), rate))
+            rate = (float(row["images_per_second"] or 0), int(row["input_size"]))
+            for place in ((row["experiment"], row["profile"]), (row["method"], row["profile"])):
+                if rate[0] > 0:
+                    found[place] = min(rate, found.get(place, rate))
     return found
 
 

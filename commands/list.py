@@ -41,9 +41,9 @@ def _tables(declared: declare.Declarations, root: Path | None) -> None:
     for table in declared.tables.values():
         own = [claim for claim in table.claims() if claim.experiment]
         runs = matrix.expand(declared, own, "paper", [0])
-        real = sum(planner.blocker(run.entry) is None for run in runs)
+        real = sum(planner.blocker(run.entry, run.weights) is None for run in runs)
         quick = matrix.expand(declared, own, "quick", [0])
-        faces = sum(planner.blocker(run.entry) is None for run in quick)
+        faces = sum(planner.blocker(run.entry, run.weights) is None for run in quick)
         numbers = f"{len(own)} own of {len(table.claims())} numbers"
         here = f"runs here: real {real}/{len(runs)}, synthetic {faces}/{len(quick)}"
         print(f"  {table.id:18} {numbers:26} {here}  {table.title}")
@@ -65,7 +65,7 @@ def _datasets(declared: declare.Declarations, root: Path | None) -> None:
             state = "ready"
         except UserError as error:
             state = error.message
-        print(f"  {protocol.id:26} {counts:44} {state}")
+        print(f"  {protocol.id:30} {counts:44} {state}")
 
 
 def _experiments(declared: declare.Declarations, root: Path | None) -> None:

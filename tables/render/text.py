@@ -72,9 +72,7 @@ def words(cell: Cell, notes: Notes) -> Words:
     if kind is Kind.CITED:
         return Words(claim.printed, verdict=" ".join(filter(None, ["cited", differs])))
     if kind in (Kind.BLOCKED, Kind.NOT_RUN):
-        return Words(
-            claim.printed, verdict=" ".join(filter(None, [f"{kind} {notes.mark(judgement.reason)}", differs]))
-        )
+        return Words(claim.printed, verdict=" ".join(filter(None, [f"{kind} {notes.mark(judgement.reason)}", differs])))
     ours = f"SYNTHETIC {ours_text(cell)}" if kind is Kind.SYNTHETIC else ours_text(cell)
     told = {Kind.SYNTHETIC: "", Kind.SHORTENED: "", Kind.DIFFERENT: ""}.get(kind, judgement.label)
     if judgement.reason and kind in (Kind.REPRODUCED, Kind.ABOVE, Kind.BELOW):
