@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.print_help()
             return USAGE
         status: int = importlib.import_module(f"commands.{args.command}").main(args)
+        sys.stdout.flush()  # here, where a reader that has left is expected
         return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -59,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\ninterrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # the reader (head, less) has left; keep Python from complaining at exit
-        sys.stderr.close()
+        # the reader (head, less) has left; keep Python from complaining when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
 
 

@@ -29,8 +29,8 @@ class Checkpoints:
     def save(self, state: dict[str, Any]) -> None:
         """Write `state` (tensors and plain values) to the older slot."""
         buffer = io.BytesIO()
-        self.serial += 1
-        torch.save({"serial": self.serial, "state": state}, buffer)
+        serial = self.serial + 1
+        torch.save({"serial": serial, "state": state}, buffer)
         payload = buffer.getbuffer()
         digest = hashlib.sha256(payload).hexdigest().encode()
 
@@ -38,7 +38,8 @@ class Checkpoints:
             stream.write(MAGIC + digest + b"\n")
             stream.write(payload)
 
-        write_stream(self.folder / SLOTS[self.serial % 2], write)
+        write_stream(self.folder / SLOTS[serial % 2], write)
+        self.serial = serial  # only now: after a failed write the next one must take the same slot again
 
     def load(self) -> dict[str, Any] | None:
         """The newest intact state, or None. A damaged slot is named on stderr and passed over."""

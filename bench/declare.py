@@ -6,8 +6,10 @@ Everything here is frozen, forbids unknown keys, and is cheap to load (no torch,
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -147,6 +149,15 @@ class Table(Declared):
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: str = ""
+
+    @field_validator("columns", "rows")
+    @classmethod
+    def _unique_ids(cls, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        ids = [part.id for part in parts]
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        if twice:
+            raise ValueError(f"id '{twice[0]}' is given twice")
+        return parts
 
     @field_validator("compare")
     @classmethod
@@ -326,11 +337,22 @@ def _unique(kind: str, pairs: Iterable[tuple[str, Kind]]) -> dict[str, Kind]:
     return found
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Refuses a key that a mapping has twice; YAML's own loader would silently keep the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        twice = {key for key in keys if keys.count(key) > 1} if len(set(map(str, keys))) < len(keys) else set()
+        if twice:
+            problem = f"key '{sorted(map(str, twice))[0]}' is given twice"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> Any:
     """Parse one YAML file with libyaml where it is built in (8x faster than the Python parser)."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {error}") from None
 
@@ -365,7 +387,13 @@ def protocol_files() -> list[Path]:
 
 
 def table_files() -> list[Path]:
-    return sorted((ROOT / "tables").glob("*.yaml"))
+    """Our paper files, then those beside the modules that outside packages name under `ferbench.tables`."""
+    found = sorted((ROOT / "tables").glob("*.yaml"))
+    for point in entry_points(group="ferbench.tables"):
+        spec = importlib.util.find_spec(point.module)
+        if spec is not None and spec.origin is not None:
+            found += sorted(Path(spec.origin).parent.glob("*.yaml"))
+    return list(dict.fromkeys(found))
 
 
 @lru_cache(maxsize=1)

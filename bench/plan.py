@@ -159,8 +159,8 @@ def _rates(path: Path) -> Rates:
         return found
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
-            if row["device"].startswith("CPU") == has_gpu():
-                continue
+            if row.get("device", "").startswith("CPU") == has_gpu() or not row.get("input_size"):
+                continue  # another kind of device, or written by an earlier version
             rate = (float(row["images_per_second"] or 0), int(row["input_size"]))
             for place in ((row["experiment"], row["profile"]), (row["method"], row["profile"])):
                 if rate[0] > 0:

@@ -60,4 +60,4 @@ def now() -> str:
 
 def machine() -> dict[str, Any]:
     """The machine a run was made on."""
-    return {"system": platform.platform(), "processor": processor(), "python": platform.python_version()}
+    return {"system": f"{platform.system()} {platform.machine()}", "processor": processor()}

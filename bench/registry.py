@@ -115,14 +115,15 @@ def _own_modules(kind: Kind) -> Iterable[tuple[str, Path]]:
 
 
 def _outside_modules(kind: Kind) -> Iterable[tuple[str, Path]]:
-    for point in entry_points(group=f"ferbench.{kind}s"):
+    modules = {point.module: point.name for point in entry_points(group=f"ferbench.{kind}s")}
+    for module, name in modules.items():
         try:
-            spec = importlib.util.find_spec(point.module)
+            spec = importlib.util.find_spec(module)
         except ModuleNotFoundError:
             spec = None
         if spec is None or spec.origin is None:
-            raise UserError(f"entry point '{point.name}' names module '{point.module}', which is not installed")
-        yield point.module, Path(spec.origin)
+            raise UserError(f"entry point '{name}' names module '{module}', which is not installed")
+        yield module, Path(spec.origin)
 
 
 def _scan(kind: Kind, module: str, path: Path) -> Iterable[Registered]:
@@ -143,7 +144,7 @@ def _literal_arguments(call: ast.Call, path: Path) -> tuple[str, int]:
     try:
         (name,) = [ast.literal_eval(argument) for argument in call.args]
         (version,) = [ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg == "version"]
+        return str(name), int(version)
     except ValueError:
         message = f"{path}:{call.lineno}: a registration needs a literal name and version"
         raise UserError(message, 'write @method("name", version=1)') from None
-    return str(name), int(version)

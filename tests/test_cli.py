@@ -98,6 +98,8 @@ def test_everything_planned_is_3_and_names_what_is_blocked(capsys: pytest.Captur
         (["show", "nonsense"], ["neither a cell nor an entry"]),
         (["claims", "--table", "poster-tabel1"], ["did you mean poster-table1"]),
         (["run"], ["nothing asked for", "--table"]),
+        (["lst"], ["unknown command 'lst'", "did you mean list"]),
+        (["fervt-table11"], ["unknown command", "--table fervt-table11"]),
     ],
 )
 def test_a_wrong_name_is_2_with_the_nearest(
@@ -110,16 +112,20 @@ def test_a_wrong_name_is_2_with_the_nearest(
 
 
 @pytest.mark.parametrize(
-    "words", [["lst"], ["--tabel", "x"], ["--table", "x", "--profile", "fast"], ["--jobs", "many"]]
+    "words",
+    [["--tabel", "x"], ["--table", "x", "--profile", "fast"], ["--jobs", "many"], ["--jobs", "0"], ["--seeds", "-1"]],
 )
 def test_a_wrong_word_is_2(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         run_all.main(words)
     assert caught.value.code == 2
-    err = capsys.readouterr().err
-    if words == ["lst"]:
-        assert "lst" in err
-        assert "list" in err
+    assert "run_all.py" in capsys.readouterr().err
+
+
+def test_a_filter_that_leaves_nothing_is_2(tiny: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["--table", "tiny-table1", "--protocol", "tiny-folds", "--plan", "--results", str(tmp_path)]
+    assert run_all.main(words) == 2
+    assert "no run of these tables passes" in capsys.readouterr().err
 
 
 def test_no_word_is_2_with_the_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,30 +220,30 @@ def test_something_blocked_is_3_and_the_rest_is_done(
     assert {row["protocol"] for row in found} == {"tiny-4", "tiny-half"}
 
 
+@pytest.mark.parametrize("scored", [True, False], ids=["scored", "not-yet-scored"])
 def test_a_damaged_run_is_set_aside_said_and_made_again(
-    table: Any, tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    table: Any, tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], scored: bool
 ) -> None:
-    """Predictions damaged after the run and before they were scored."""
     assert table("--table", "tiny-table1") == 0
-    folder, whole = cached_folder(tiny), collect.read_rows(tmp_path / "results" / "quick" / "runs.csv")
+    results = tmp_path / "results" / "quick"
+    folder, before = cached_folder(tiny), collect.read_rows(results / "runs.csv")
     file = folder / "predictions-last.parquet"
     good = file.read_bytes()
     file.write_bytes(good[:-1] + b"X")
-    for path in ("runs.csv", "per_class.csv"):
-        (tmp_path / "results" / "quick" / path).unlink()
+    if not scored:
+        for name in ("runs.csv", "per_class.csv"):
+            (results / name).unlink()
     capsys.readouterr()
-    status = table("--table", "tiny-table1")
-    said = capsys.readouterr().err
-    assert str(file) in said
-    assert "set aside" in said
-    assert not (folder / "result.json").exists()
-    assert not collect.read_rows(tmp_path / "results" / "quick" / "runs.csv")
     assert table("--table", "tiny-table1") == 0
+    said = capsys.readouterr()
+    assert str(file) in said.err
+    assert "damaged" in said.err
+    assert "set aside" in said.err
+    assert "1 runnable" in said.out
     assert file.read_bytes() == good
-    again = collect.read_rows(tmp_path / "results" / "quick" / "runs.csv")
     numbers = ("selection", "protocol", "correct", "accuracy", "epoch", "run")
-    assert [[row[n] for n in numbers] for row in again] == [[row[n] for n in numbers] for row in whole]
-    assert status == 1  # the cell that was asked for had no result
+    after = collect.read_rows(results / "runs.csv")
+    assert [[row[n] for n in numbers] for row in after] == [[row[n] for n in numbers] for row in before]
 
 
 def test_force_makes_the_run_again_and_its_row_anew(table: Any, tiny: Any, tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def finished(
     fields: dict[str, Any] = {
         "run": folder.name, "experiment": "tiny", "method": "tinynet", "backbone": "small", "pretraining": "none",
         "augmentation": "none", "options": {"width": 6}, "protocol": "tiny-4", "classes": CLASSES, "profile": "quick",
-        "synthetic": synthetic, "seed": seed, "fold": 0, "recipe": {}, "selections": found, "history": [],
+        "synthetic": synthetic, "seed": seed, "fold": 0, "recipe": {"input_size": 12},
+        "selections": found, "history": [],
         "seconds": 1.0,
         "images_per_second": 2.0, "peak_memory_mb": 3.0, "parameters": 4, "trainable_parameters": 4, "macs": 5,
         "device": "CPU", "versions": {"torch": "2"}, "commit": "c", "data_hash": "d", "finished": "now",
@@ -156,9 +157,7 @@ def test_a_subset_that_was_not_wholly_predicted_is_a_problem(
     tiny: Declarations, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = finished(tmp_path / "a1", {"last": [(3, 12)]})
-    monkeypatch.setattr(
-        "tinyfer.data.TinyFaces.splits_at", ["test"] * 120
-    )  # the subset now reaches beyond the test set
+    monkeypatch.setattr("tinyfer.data.TinyFaces.splits_at", ["test"] * 120)
     (problem,) = collect.collect([run], results, tiny)
     assert "tiny-half: only 15 of its 60 images were predicted" in problem
 

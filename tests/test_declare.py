@@ -53,6 +53,10 @@ def test_the_tiny_declarations_are_right(tmp_path: Path) -> None:
         ('      epochs: {value: 3, source: paper, at: "1"}\n', "", ["recipe lacks epochs"]),
         ("    experiment: tiny, cells", "    cells", []),
         ("quick: {why", "quik: {why", ["quik"]),
+        ("optimizer: {value: adamw", "optimizer: {value: adamm", ["unknown optimizer 'adamm'", "adamw"]),
+        ("schedule: {value: cosine", "schedule: {value: cosin", ["unknown schedule 'cosin'", "cosine"]),
+        ("where: Table 1", "where: Table 1\n    compare: test-bets", ["unknown selection 'test-bets'", "test-best"]),
+        ("where: Table 1", "where: Table 1\n    metric: acuracy", ["acuracy", "accuracy"]),
         ('Theirs, cited: "Theirs [1]"', 'Theirs, cited: "X", experiment: tiny', ["tiny-table1/theirs", "either cited"]),
     ],
 )  # fmt: skip
@@ -113,6 +117,13 @@ def test_a_duplicate_id_is_refused(tmp_path: Path, what: str, right: str, twice:
         load(tmp_path, tables, protocols)
 
 
+def test_two_experiments_of_one_content_are_refused(tmp_path: Path) -> None:
+    """They would be one run, and its result would reach only one of them."""
+    twin = "  twin: {method: tinynet, backbone: small, augmentation: none, recipe: tiny}\ntables:"
+    with pytest.raises(UserError, match="'tiny-plain' and 'twin' are the same"):
+        load(tmp_path, slip(TABLES, "tables:", twin))
+
+
 def test_two_files_may_not_declare_the_same_paper(tmp_path: Path) -> None:
     load(tmp_path)
     paths = [tmp_path / "tiny.yaml"] * 2
@@ -132,7 +143,7 @@ def test_lookups_name_the_nearest(tmp_path: Path, lookup: str, name: str, near: 
 
 
 def recipe(**more: Any) -> Recipe:
-    needed = {name: 1 for name, default in RECIPE_FIELDS.items() if default is REQUIRED}
+    needed = {name: 1 for name, default in RECIPE_FIELDS.items() if default is REQUIRED} | {"optimizer": "adam"}
     fields = {name: Sourced(value=value, source="paper", at="x") for name, value in {**needed, **more}.items()}
     return Recipe(
         id="r", fields=fields, profiles={"quick": Override(why="small", fields={"epochs": 2}, options={"w": 1})}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers_engine import ROOT, specify
 
-from bench import plan, registry, store
+from bench import plan, store
 from bench.data import source
 from bench.declare import Declarations
 from bench.errors import UserError
@@ -29,11 +30,16 @@ def decide(declared: Declarations, results: Path, entry: str = "tiny:tiny-4", fo
     return found
 
 
-def finish(declared: Declarations, folder: Path, made_with: str | None = None) -> None:
+def finish(declared: Declarations, folder: Path, **other_source: str) -> None:
     folder.mkdir(parents=True)
     (folder / "result.json").write_text("{}")
-    made_with = registry.find("method", "tinynet").source_hash() if made_with is None else made_with
-    (folder / "manifest.json").write_text(json.dumps({"source": {"method": made_with}}))
+    source_hashes = {**runs(declared)[0].source_hashes(), **other_source}
+    (folder / "manifest.json").write_text(json.dumps({"code": [{"source": source_hashes}]}))
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "has_gpu", lambda: False)
 
 
 def test_unread_data_is_runnable_without_a_key(tiny: Declarations, tmp_path: Path) -> None:
@@ -67,8 +73,8 @@ def test_a_begun_run_is_not_cached(tiny: Declarations, tmp_path: Path) -> None:
 
 def test_changed_source_is_said(tiny: Declarations, tmp_path: Path) -> None:
     spec = specify(tiny)
-    finish(tiny, store.run_folder(spec["key"]), made_with="another")
-    assert "method source changed since" in decide(tiny, tmp_path).reason
+    finish(tiny, store.run_folder(spec["key"]), method="another", loop="another")
+    assert "source of loop, method changed since" in decide(tiny, tmp_path).reason
     (store.run_folder(spec["key"]) / "manifest.json").write_text("{")
     assert "manifest.json cannot be read" in decide(tiny, tmp_path).reason
 
@@ -93,7 +99,7 @@ def test_missing_weights_block_and_given_ones_are_part_of_the_key(tiny: Declarat
     specify(tiny)
     (run,) = runs(tiny)
     experiment = run.entry.experiment.model_copy(update={"weights": ("mae",)})
-    needs = Run(run.entry.model_copy(update={"experiment": experiment}), "quick", 0, 0, run.recipe, run.options)
+    needs = replace(run, entry=run.entry.model_copy(update={"experiment": experiment}), weights=("mae",))
     (found,) = plan.plan([needs], None, tmp_path)
     assert (found.status, found.reason) == ("blocked", "weights 'mae' are not at hand")
     file = store.cache_root() / "weights" / "mae.pth"
@@ -110,26 +116,45 @@ def test_missing_weights_block_and_given_ones_are_part_of_the_key(tiny: Declarat
 def test_a_misspelt_method_comes_with_its_nearest(tiny: Declarations, tmp_path: Path) -> None:
     (run,) = runs(tiny)
     experiment = run.entry.experiment.model_copy(update={"method": "tinynett"})
-    slip = Run(run.entry.model_copy(update={"experiment": experiment}), "quick", 0, 0, run.recipe, run.options)
+    slip = replace(run, entry=run.entry.model_copy(update={"experiment": experiment}))
     (found,) = plan.plan([slip], None, tmp_path)
     assert "tinynett" in found.reason
     assert "tinynet" in f"{found.reason} {found.unblock}".replace("tinynett", "")
 
 
+def measured(results: Path, *lines: str) -> None:
+    header = "device,experiment,method,profile,images_per_second,input_size"
+    (results / "runs.csv").write_text("\n".join([header, *lines, ""]))
+
+
 def test_estimates_come_from_measured_rates(tiny: Declarations, tmp_path: Path) -> None:
     specify(tiny)
-    header = "experiment,method,profile,images_per_second\n"
-    (tmp_path / "runs.csv").write_text(header + "other,tinynet,quick,20\nother,tinynet,paper,1\n")
+    other = ("CPU x,other,tinynet,quick,20,12", "CPU x,other,tinynet,paper,1,12", "NVIDIA,tiny,tinynet,quick,1,12")
+    measured(tmp_path, *other)
     assert decide(tiny, tmp_path).seconds == pytest.approx(70 * 3 / 20)
-    (tmp_path / "runs.csv").write_text(header + "other,tinynet,quick,20\ntiny,tinynet,quick,7\ntiny,tinynet,quick,10\n")
+    measured(tmp_path, *other, "CPU x,tiny,tinynet,quick,7,12", "CPU x,tiny,tinynet,quick,10,12")
     assert decide(tiny, tmp_path).seconds == pytest.approx(70 * 3 / 7)  # its own, the slowest seen
-    (tmp_path / "runs.csv").write_text(header + "other,tinynet,quick,\n")
+    measured(tmp_path, "CPU x,other,tinynet,quick,,12")
     assert decide(tiny, tmp_path).seconds is None
+
+
+def test_a_real_profile_takes_the_other_ones_rate_by_the_ratio_of_pixels(tiny: Declarations, tmp_path: Path) -> None:
+    specify(tiny)
+    measured(tmp_path, "CPU x,tiny,tinynet,short,10,6", "CPU x,tiny,tinynet,quick,99,12")
+    (run,) = runs_of(tiny, tiny.entry("tiny:tiny-4"), "paper", [0])
+    (found,) = plan.plan([run], None, tmp_path)
+    assert found.seconds == pytest.approx(70 * 3 / 10 * 4)
+
+
+def test_a_runs_csv_of_another_version_gives_no_estimate_and_no_traceback(tiny: Declarations, tmp_path: Path) -> None:
+    specify(tiny)
+    (tmp_path / "runs.csv").write_text("run,experiment,method,profile,images_per_second\na,tiny,tinynet,quick,10\n")
+    assert decide(tiny, tmp_path).status == "runnable"
 
 
 def test_folds_are_estimated_by_their_own_size(tiny: Declarations, tmp_path: Path) -> None:
     specify(tiny, protocol="tiny-folds")
-    (tmp_path / "runs.csv").write_text("experiment,method,profile,images_per_second\ntiny,tinynet,quick,10\n")
+    measured(tmp_path, "CPU x,tiny,tinynet,quick,10,12")
     data = source.open_data(tiny.protocol("tiny-folds"), None)
     sizes = source.training_counts(data.index, tiny.protocol("tiny-folds"))
     found = plan.plan(runs(tiny, "tiny:tiny-folds"), None, tmp_path)
