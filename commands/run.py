@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -216,7 +217,8 @@ def _broken(planned: Planned, error: UserError | None) -> Planned:
 def execute(planned: Sequence[Planned], root: Path | None, args: argparse.Namespace) -> list[Outcome]:
     """Run what is runnable in the local queue."""
     tasks = []
-    for p in planned:
+    # the longest first, so that no slot idles at the end; those of unknown time in declared order before them
+    for p in sorted(planned, key=lambda p: math.inf if p.seconds is None else p.seconds, reverse=True):
         if p.status == "runnable":
             if args.force:
                 for name in ("result.json", *store.CHECKPOINT_SLOTS):
