@@ -54,8 +54,8 @@ def processor() -> str:
 
 
 def now() -> str:
-    """UTC time, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """UTC time, to the millisecond: it also tells a run from its repetition."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def machine() -> dict[str, Any]:

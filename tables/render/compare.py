@@ -110,21 +110,23 @@ def _cell(claim: Claim, results: Results, settings: Settings, selection: str) ->
         cell = _measured(claim, results, settings, selection, profile)
         if cell:
             return replace(cell, marks=(*differs, *cell.marks))
-    why = _why_nothing(claim, results, settings, selection)
-    kind = Kind.BLOCKED if (claim.experiment, claim.protocol) in settings.blocked else Kind.NOT_RUN
-    return Cell(claim, Judgement(kind, why), selection, wanted=settings.seeds, marks=differs)
+    return Cell(
+        claim, _why_nothing(claim, results, settings, selection), selection, wanted=settings.seeds, marks=differs
+    )
 
 
-def _why_nothing(claim: Claim, results: Results, settings: Settings, selection: str) -> str:
+def _why_nothing(claim: Claim, results: Results, settings: Settings, selection: str) -> Judgement:
     for profile in settings.profiles:
         key = Key(claim.experiment, _protocol(claim, settings, profile), profile, selection)
         if results.seeds(key):
-            return f"its runs hold no counts for {claim.metric}"
+            return Judgement(Kind.BLOCKED, f"its runs hold no counts for {claim.metric}")
         kept = [other for other in SELECTIONS if results.seeds(key._replace(selection=other))]
         if kept:
-            return f"its runs kept no {selection}; render with --selection {kept[0]}"
-    command = f"not run yet: python run_all.py --table {claim.table} --profile {settings.profiles[0]}"
-    return settings.blocked.get((claim.experiment, claim.protocol), command)
+            return Judgement(Kind.BLOCKED, f"its runs kept no {selection}; render with --selection {kept[0]}")
+    blocked = settings.blocked.get((claim.experiment, claim.protocol))
+    if blocked:
+        return Judgement(Kind.BLOCKED, blocked)
+    return Judgement(Kind.NOT_RUN, f"python run_all.py --table {claim.table} --profile {settings.profiles[0]}")
 
 
 def _parameter_cell(claim: Claim, settings: Settings, selection: str) -> Cell:
