@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        print("\ninterrupted; the same command (without --force) continues from the last checkpoint", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # the reader (head, less) has left; keep Python from complaining when it flushes at exit

@@ -20,6 +20,7 @@ from bench import metrics, store
 from bench.data import source
 from bench.declare import Declarations, Protocol
 from bench.errors import UserError
+from bench.store import read_rows as read_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,12 +54,13 @@ def collect(folders: Iterable[Path], results: Path, declared: Declarations, root
     with FileLock(results / ".lock"):
         runs, classes = read_rows(results / "runs.csv"), read_rows(results / "per_class.csv")
         known = {(row["run"], row["finished"]) for row in runs}
+        scored = {row["run"] for row in classes}
         gone: set[str] = set()
         changed = False
         for folder in folders:
             try:
                 result = store.read_result(folder)
-                if (result.run, result.finished) in known and _confusions_exist(result, results):
+                if (result.run, result.finished) in known and _complete(result, results, scored):
                     continue
                 new_runs, new_classes = _score(store.read_result(folder, verify=True), folder, results, declared, root)
             except UserError as error:
@@ -78,17 +80,11 @@ def collect(folders: Iterable[Path], results: Path, declared: Declarations, root
     return problems
 
 
-def _confusions_exist(result: store.Result, results: Path) -> bool:
-    folder = results / "confusion"
-    return all((folder / f"{result.run}-{selection}.csv").is_file() for selection in result.selections)
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a CSV file as dicts of text; empty when there is none yet."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+def _complete(result: store.Result, results: Path, scored: set[str]) -> bool:
+    """Whether everything that is made from a run besides its row in runs.csv is there too."""
+    confusions = (results / "confusion" / f"{result.run}-{selection}.csv" for selection in result.selections)
+    kept = result.synthetic or (results / "runs" / result.run / "result.json").is_file()
+    return kept and result.run in scored and all(path.is_file() for path in confusions)
 
 
 def _score(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import json
 from collections.abc import Iterable
@@ -155,16 +154,13 @@ def _seconds(run: Run, manifest: dict[str, Any] | None, rates: Rates) -> float |
 def _rates(path: Path) -> Rates:
     """The slowest rate seen on this kind of device, from runs.csv."""
     found: Rates = {}
-    if not path.is_file():
-        return found
-    with path.open(encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream):
-            if row.get("device", "").startswith("CPU") == has_gpu() or not row.get("input_size"):
-                continue  # another kind of device, or written by an earlier version
-            rate = (float(row["images_per_second"] or 0), int(row["input_size"]))
-            for place in ((row["experiment"], row["profile"]), (row["method"], row["profile"])):
-                if rate[0] > 0:
-                    found[place] = min(rate, found.get(place, rate))
+    for row in store.read_rows(path):
+        if row.get("device", "").startswith("CPU") == has_gpu() or not row.get("input_size"):
+            continue  # another kind of device, or written by an earlier version
+        rate = (float(row["images_per_second"] or 0), int(row["input_size"]))
+        for place in ((row["experiment"], row["profile"]), (row["method"], row["profile"])):
+            if rate[0] > 0:
+                found[place] = min(rate, found.get(place, rate))
     return found
 
 

@@ -12,6 +12,7 @@ Runs on real data are also kept, without weights, under `<results>/runs/<key>/`.
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import json
@@ -115,6 +116,22 @@ def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file as dicts of text; empty when there is none yet.
+
+    Raises:
+        UserError: a row with too few or too many fields; names file and row.
+    """
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows: list[dict[Any, Any]] = list(csv.DictReader(stream))
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise UserError(f"{path}, row {number}: not as many fields as the header", "correct or remove the row")
+    return rows
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file, read in blocks."""
     with path.open("rb") as stream:
@@ -136,6 +153,8 @@ def cache_root() -> Path:
 
 def results_folder(base: str | Path, profile: str) -> Path:
     """Where a profile's results go: synthetic ones into a folder of their own, never mixed with real ones."""
+    if Path(base).exists() and not Path(base).is_dir():
+        raise UserError(f"{base}: the results folder is a file", "give --results a folder")
     return Path(base) / "quick" if profile == "quick" else Path(base)
 
 

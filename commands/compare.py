@@ -51,11 +51,12 @@ def main(args: argparse.Namespace) -> int:
         only_second = sum(second[i] and not first[i] for i in first)
         p = statistics.mcnemar(only_first, only_second)
         one, two = (100 * sum(right.values()) / len(right) for right in (first, second))
+        chance = f"p = {p:.4f}" if p >= 1e-4 else "p < 0.0001"
         called = "different" if p < 0.05 / len(common) else "not distinguishable"
         level = "5 %, Bonferroni" if len(common) > 1 else "5 %"
         print(
             f"seed {seed}: {one:.2f} and {two:.2f} ({two - one:+.2f}) on {len(first)} images; only first right "
-            f"{only_first}, only second right {only_second}; p = {p:.4f} ({called} at {level})"
+            f"{only_first}, only second right {only_second}; {chance} ({called} at {level})"
         )
     return 0
 

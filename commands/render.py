@@ -12,6 +12,7 @@ from bench import declare, matrix, plan, store
 from bench.data.source import data_root
 from bench.errors import UserError
 from bench.plan import Planned
+from commands.arguments import seed
 
 REAL: tuple[str, ...] = ("paper", "short")
 
@@ -26,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="real",
         help="real data (paper, else short), or quick: synthetic",
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=None, help="seeds wanted (default: 0 1 2, quick: 0)")
+    parser.add_argument("--seeds", nargs="+", type=seed, default=None, help="seeds wanted (default: 0 1 2, quick: 0)")
     parser.add_argument(
         "--selection", choices=store.SELECTIONS, help="compare this selection instead of each table's own"
     )
@@ -98,7 +99,7 @@ def _read(pd: Any, path: Path) -> Any:
     """A results CSV; an empty frame where nothing has been run."""
     from bench.collect import CLASS_COLUMNS, RUN_COLUMNS
 
-    if path.is_file():
+    if store.read_rows(path):  # says which row is wrong, where one is
         return pd.read_csv(path, dtype={"run": str, "commit": str, "data_hash": str, "epoch": str})
     return pd.DataFrame(columns=list(CLASS_COLUMNS if path.name == "per_class.csv" else RUN_COLUMNS))
 

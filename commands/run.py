@@ -16,6 +16,7 @@ from bench.errors import UserError, unknown
 from bench.plan import Planned
 from bench.queue import Local, Outcome, Task, cores
 from commands import render
+from commands.arguments import count, device, seed
 from commands.figures import draw_figures, figure_runs, figures_of
 from commands.progress import Progress, duration
 
@@ -32,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--protocol", nargs="+", default=[], help="only entries on these protocols")
     what.add_argument("--method", nargs="+", default=[], help="only these methods")
     what.add_argument("--backbone", nargs="+", default=[], help="only these backbones")
-    what.add_argument("--seeds", nargs="+", type=_seed, help="seeds to run (default: 0 1 2 for profile paper, else 0)")
+    what.add_argument("--seeds", nargs="+", type=seed, help="seeds to run (default: 0 1 2 for profile paper, else 0)")
     how = parser.add_argument_group("how")
     how.add_argument(
         "--profile",
@@ -41,9 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--plan", action="store_true", help="say what would be done, and stop")
     how.add_argument(
-        "--jobs", type=_count, help="runs at once (default: one per GPU, or one per CPU core in profile quick)"
+        "--jobs", type=count, help="runs at once (default: one per GPU, or one per CPU core in profile quick)"
     )
-    how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    how.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1")
     how.add_argument("--data-root", help="folder holding the datasets (else FERBENCH_DATA)")
     how.add_argument("--results", default="results", help="folder for CSVs and tables (default: results)")
     how.add_argument("--force", action="store_true", help="run again what is finished")
@@ -72,20 +73,21 @@ def main(args: argparse.Namespace) -> int:
     figures = figures_of(declared, tables) if args.figures else []
     runs = wanted_runs(declared, args, tables, figures, profile, seeds)
     planned = plan.plan(runs, root, results, args.force)
-    if not args.plan:
-        planned = recheck(planned, root, results, args.force)
     print_plan(planned, detailed=args.plan)
-    unanswered = print_unanswered(declared, tables, profile, root)
+    unanswered = print_unanswered(declared, args, tables, profile, root)
     blocked = bool(unanswered) or any(p.status == "blocked" for p in planned)
     if args.plan:
         return BLOCKED if blocked else DONE
     planned, broken = prepare_data(planned, root, results, args.force)
-    outcomes = execute(planned, root, args) if any(p.status == "runnable" for p in planned) else []
+    planned = recheck(planned, root, results, args.force)
+    outcomes = execute(planned, root, results, args) if any(p.status == "runnable" for p in planned) else []
     folders = [store.find_result(p.key, results) for p in planned if p.key]
     problems = collect([folder for folder in folders if folder is not None], results, declared, root)
     for problem in problems:
         print(f"warning: {problem}; the next call makes this run again", file=sys.stderr)
-    render.draw(declared, tables, profile, results, seeds, args.selection, args.format, planned=planned, root=root)
+    # a shortened recipe asks for no seeds of its own; the table stands for the paper's profile
+    shown = [0, 1, 2] if profile == "short" else seeds
+    render.draw(declared, tables, profile, results, shown, args.selection, args.format, planned=planned, root=root)
     draw_figures(declared, figures, profile, results, root, seeds[0])
     failed = broken or problems or any(outcome.status == "failed" for outcome in outcomes)
     return FAILED if failed else BLOCKED if blocked else DONE
@@ -110,7 +112,10 @@ def recheck(planned: list[Planned], root: Path | None, results: Path, force: boo
     wrong = [text for p in planned if p.status == "cached" for text in store.set_aside_damaged(p.key, results)]
     for text in wrong:
         print(f"warning: {text}; set aside", file=sys.stderr)
-    return plan.plan([p.run for p in planned], root, results, force) if wrong else planned
+    if not wrong:
+        return planned
+    again = {p.run.identity: p for p in plan.plan([p.run for p in planned], root, results, force)}
+    return [again[p.run.identity] if p.status == "cached" else p for p in planned]
 
 
 def filtered(declared: declare.Declarations, args: argparse.Namespace, runs: list[matrix.Run]) -> list[matrix.Run]:
@@ -126,17 +131,17 @@ def filtered(declared: declare.Declarations, args: argparse.Namespace, runs: lis
             if asked not in values:
                 raise unknown(name, asked, values)
 
-    def passes(run: matrix.Run) -> bool:
-        experiment, protocol = run.entry.experiment, run.entry.protocol
-        found = {
-            "dataset": protocol.dataset,
-            "protocol": protocol.id,
-            "method": experiment.method,
-            "backbone": experiment.backbone,
-        }
-        return all(not getattr(args, name) or value in getattr(args, name) for name, value in found.items())
+    return [run for run in runs if passes(args, run.entry)]
 
-    return [run for run in runs if passes(run)]
+
+def passes(args: argparse.Namespace, entry: declare.Entry) -> bool:
+    """Whether an entry is among those that the filters leave."""
+    experiment, protocol = entry.experiment, entry.protocol
+    found = {
+        "dataset": protocol.dataset, "protocol": protocol.id, "method": experiment.method,
+        "backbone": experiment.backbone,
+    }  # fmt: skip
+    return all(not getattr(args, name) or value in getattr(args, name) for name, value in found.items())
 
 
 def print_plan(planned: Sequence[Planned], detailed: bool) -> None:
@@ -152,6 +157,9 @@ def print_plan(planned: Sequence[Planned], detailed: bool) -> None:
         for p in planned:
             note = p.reason or (f"about {duration(p.seconds)}" if p.seconds else "")
             print(f"  {p.status:8}  {p.run.name}{'  ' + p.key if p.key else ''}{'  ' + note if note else ''}")
+    changed = sum(p.status == "cached" and bool(p.reason) for p in planned)
+    if changed and not detailed:
+        print(f"  {changed} cached runs were made by other code of the same version: --plan says which")
     reasons: dict[tuple[str, str], int] = {}
     for p in planned:
         if p.status == "blocked":
@@ -161,12 +169,15 @@ def print_plan(planned: Sequence[Planned], detailed: bool) -> None:
 
 
 def print_unanswered(
-    declared: declare.Declarations, tables: Sequence[declare.Table], profile: declare.ProfileName, root: Path | None
-) -> int:
+    declared: declare.Declarations, args: argparse.Namespace, tables: Sequence[declare.Table],
+    profile: declare.ProfileName, root: Path | None,
+) -> int:  # fmt: skip
     """Cells that no run can answer here: lists of a subset, a method to count, a profile a recipe lacks."""
     planner = plan.Planner(root)
     reasons: dict[tuple[str, str], int] = {}
     for claim in (claim for table in tables for claim in table.claims() if claim.experiment):
+        if not passes(args, matrix.running_entry(declared, claim.experiment, claim.protocol, profile)):
+            continue
         scored = declared.protocol(matrix.scored_protocol(declared, claim, profile))
         stop: UserError | None = None
         if not matrix.has_profile(declared, claim, profile):
@@ -214,21 +225,29 @@ def _broken(planned: Planned, error: UserError | None) -> Planned:
     return dataclasses.replace(planned, status="blocked", key="", reason=error.message, unblock=error.hint)
 
 
-def execute(planned: Sequence[Planned], root: Path | None, args: argparse.Namespace) -> list[Outcome]:
+def execute(planned: Sequence[Planned], root: Path | None, results: Path, args: argparse.Namespace) -> list[Outcome]:
     """Run what is runnable in the local queue."""
     tasks = []
     # the longest first, so that no slot idles at the end; those of unknown time in declared order before them
     for p in sorted(planned, key=lambda p: math.inf if p.seconds is None else p.seconds, reverse=True):
         if p.status == "runnable":
             if args.force:
-                for name in ("result.json", *store.CHECKPOINT_SLOTS):
-                    (store.run_folder(p.key) / name).unlink(missing_ok=True)
+                start_anew(p.key, results)
             specification = matrix.specification(p.run, p.key, root, args.device, args.checkpoint_seconds)
             tasks.append(Task(p.key, p.run.name, specification))
     devices, slots = _devices(args, planned)
     progress = Progress(len(tasks))
     print(f"running {len(tasks)} on {', '.join(devices)}, {slots} at a time", flush=True)
     return Local(slots, devices, args.fail_fast, progress.update, progress.ended).run(tasks)
+
+
+def start_anew(key: str, results: Path) -> None:
+    """Forget a run's result and checkpoints; its kept copy stands aside until the new result replaces it."""
+    for name in ("result.json", *store.CHECKPOINT_SLOTS):
+        (store.run_folder(key) / name).unlink(missing_ok=True)
+    kept = results / "runs" / key / "result.json"
+    if kept.is_file():
+        kept.rename(kept.with_name("result.superseded.json"))
 
 
 def _devices(args: argparse.Namespace, planned: Sequence[Planned]) -> tuple[list[str], int]:
@@ -243,19 +262,3 @@ def _devices(args: argparse.Namespace, planned: Sequence[Planned]) -> tuple[list
         return [args.device], args.jobs or 1
     quick = all(p.run.profile == "quick" for p in planned if p.status == "runnable")
     return ["cpu"], args.jobs or (min(cores(), 8) if quick else 1)
-
-
-def _count(text: str) -> int:
-    """A whole number of at least one."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: at least 1")
-    return value
-
-
-def _seed(text: str) -> int:
-    """A whole number of at least zero."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}: at least 0")
-    return value

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,15 @@ def interrupt_when(begun: Callable[[], bool]) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where the tests were started in the background (SIGINT ignored)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_control_c_stops_jobs_after_their_checkpoint() -> None:
     folders = [store.run_folder(key) for key in "ab"]
     interrupt_when(lambda: all((folder / "begun").exists() for folder in folders))
@@ -152,6 +161,7 @@ def test_control_c_stops_jobs_after_their_checkpoint() -> None:
     assert not (store.run_folder("c") / "begun").exists()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_job_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "PATIENCE_SECONDS", 0.2)
     folder = store.run_folder("a")
