@@ -73,13 +73,16 @@ def main(args: argparse.Namespace) -> int:
     figures = figures_of(declared, tables) if args.figures else []
     runs = wanted_runs(declared, args, tables, figures, profile, seeds)
     planned = plan.plan(runs, root, results, args.force)
+    if not args.plan:
+        planned = recheck(planned, root, results, args.force)
     print_plan(planned, detailed=args.plan)
     unanswered = print_unanswered(declared, args, tables, profile, root)
     blocked = bool(unanswered) or any(p.status == "blocked" for p in planned)
     if args.plan:
         return BLOCKED if blocked else DONE
-    planned, broken = prepare_data(planned, root, results, args.force)
-    planned = recheck(planned, root, results, args.force)
+    keyed, broken = prepare_data(planned, root, results, args.force)
+    # runs whose data had to be read first may turn out to be cached: those have not been checked yet
+    planned = keyed if keyed is planned else recheck(keyed, root, results, args.force)
     outcomes = execute(planned, root, results, args) if any(p.status == "runnable" for p in planned) else []
     folders = [store.find_result(p.key, results) for p in planned if p.key]
     problems = collect([folder for folder in folders if folder is not None], results, declared, root)

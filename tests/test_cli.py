@@ -269,7 +269,7 @@ def test_control_c_is_130_and_the_next_call_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr("commands.progress.Progress.update", report)
         assert table("--table", "tiny-table1") == 130
-    assert "the same command continues" in capsys.readouterr().err
+    assert "continues from the last checkpoint" in capsys.readouterr().err
     folder = cached_folder(tiny)
     assert any(folder.glob("checkpoint-*"))
     assert not (folder / "result.json").exists()
