@@ -58,10 +58,6 @@ class TinyFaces(Dataset):
             frame = frame[frame["split"] == "test"].iloc[::2]
         return frame
 
-    @classmethod
-    def subset_names(cls, protocol):
-        return cls(None, protocol).index(protocol)["name"].tolist()
-
     def pixels(self, names):
         for name in names:
             number = int(name.split("-")[1])

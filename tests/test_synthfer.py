@@ -304,7 +304,8 @@ def test_subsets_are_part_of_the_parents_test_split() -> None:
         frame = SynthFER(None, PROTOCOLS[parent]).index(PROTOCOLS[parent]).set_index("name")
         found = {}
         for subset in ("occlusion", "pose30", "pose45"):
-            names = SynthFER.subset_names(PROTOCOLS[f"{parent[:-2]}-{subset}"])
+            part = PROTOCOLS[f"{parent[:-2]}-{subset}"]
+            names = SynthFER(None, part).index(part)["name"].tolist()
             assert (frame.loc[names, "split"] == "test").all()
             found[subset] = set(names)
         assert found["pose45"] < found["pose30"]

@@ -120,12 +120,6 @@ class SynthFER(Dataset):
         check_counts(frame, protocol, f"SynthFER rule '{protocol.rule}'")
         return frame
 
-    @classmethod
-    def subset_names(cls, protocol: Protocol) -> list[str]:
-        """Names of the images of a subset protocol."""
-        names: list[str] = cls(None, protocol).index(protocol)["name"].tolist()
-        return names
-
     @cached_property
     def _facts(self) -> Facts:
         return facts(self.variant.name, self.seed, range(self.variant.images))
