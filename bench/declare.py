@@ -44,6 +44,7 @@ class Protocol(Declared):
     counts: dict[str, int] = {}
     class_counts: dict[str, dict[str, int]] = {}
     stand_in: str = ""
+    variants: dict[str, str] = {}  # other ways to report the same images: leak-free, by-subject, ... -> protocol
     synthetic: bool = False
     notes: str = ""
     access: str = ""

@@ -182,7 +182,7 @@ def prepare(
 
     Args:
         pixels: uint8 (B, H, W) grey or (B, H, W, 3) RGB.
-        recipe: gives input_size, mean, std and the memory layout.
+        recipe: gives input_size, resize kernel, channel order, mean, std and the memory layout.
         augment: applied at the stored size; None for evaluation.
         generator: source of the augmentation's draws.
 
@@ -196,8 +196,10 @@ def prepare(
     size = int(recipe["input_size"])
     if images.shape[-2:] != (size, size):
         images = F.interpolate(
-            images, (size, size), mode="bilinear", align_corners=False, antialias=images.shape[-1] > size
+            images, (size, size), mode=recipe["resize"], align_corners=False, antialias=images.shape[-1] > size
         )
+    if recipe["colour"] == "bgr" and images.shape[1] == 3:
+        images = images.flip(1)
     mean, std = (_channels(tuple(recipe[name]), images.device) for name in ("mean", "std"))
     images = (images - mean) / std  # grey broadcasts to three channels here
     return images.contiguous(memory_format=torch.channels_last) if recipe["channels_last"] else images.contiguous()

@@ -45,6 +45,12 @@ class Run:
         """What makes it the same run to a reader: experiment, protocol, profile, seed, fold."""
         return (self.entry.experiment.id, self.entry.protocol.id, self.profile, self.seed, self.fold)
 
+    @property
+    def preprocessing(self) -> str:
+        """The profile asked of this run's dataset; empty for the dataset's own."""
+        chosen: dict[str, str] = self.recipe["preprocessing"]
+        return chosen.get(self.entry.protocol.dataset, "")
+
     def key(self, data_hash: str, weights: Mapping[str, str]) -> str:
         """Content key, 16 hex digits: everything that can change a number, nothing that cannot.
 
@@ -164,12 +170,14 @@ def selected_tables(
     return list({table.id: table for table in wanted}.values())
 
 
-def specification(run: Run, key: str, data_root: Path | None, device: str, checkpoint_seconds: float) -> dict[str, Any]:
+def specification(
+    run: Run, key: str, data_root: Path | None, device: str, checkpoint_seconds: float, skip_bad: bool = False
+) -> dict[str, Any]:
     """Everything a job process needs to find its run again."""
     return {
         "key": key, "experiment": run.entry.experiment.id, "protocol": run.entry.protocol.id, "profile": run.profile,
         "seed": run.seed, "fold": run.fold, "data_root": str(data_root) if data_root else "", "device": device,
-        "checkpoint_seconds": checkpoint_seconds,
+        "checkpoint_seconds": checkpoint_seconds, "skip_bad": skip_bad,
     }  # fmt: skip
 
 

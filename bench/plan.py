@@ -39,7 +39,9 @@ class Planned:
     seconds: float | None = None
 
 
-def plan(runs: Iterable[Run], root: Path | None, results: Path, force: bool = False) -> list[Planned]:
+def plan(
+    runs: Iterable[Run], root: Path | None, results: Path, force: bool = False, skip_bad: bool = False
+) -> list[Planned]:
     """Decide about every run, reading only small files: no image is opened and torch is not imported.
 
     Args:
@@ -47,8 +49,9 @@ def plan(runs: Iterable[Run], root: Path | None, results: Path, force: bool = Fa
         root: the data root, or None.
         results: the results folder (kept reference runs count as cached; earlier speeds give the estimate).
         force: treat finished runs as runnable.
+        skip_bad: go on without images that cannot be used.
     """
-    planner = Planner(root)
+    planner = Planner(root, skip_bad)
     rates = _rates(results / "runs.csv")
     return [_decide(planner, run, results, force, rates) for run in runs]
 
@@ -56,23 +59,25 @@ def plan(runs: Iterable[Run], root: Path | None, results: Path, force: bool = Fa
 class Planner:
     """Answers about entries under one data root, each looked up once."""
 
-    def __init__(self, root: Path | None) -> None:
-        self.root = root
+    def __init__(self, root: Path | None, skip_bad: bool = False) -> None:
+        self.copies = source.Copies(root)
+        self.skip_bad = skip_bad
         self._blockers: dict[tuple[Any, ...], UserError | None] = {}
-        self._manifests: dict[str, dict[str, Any] | None] = {}
+        self._manifests: dict[tuple[str, str], dict[str, Any] | None] = {}
         self._weights: dict[tuple[str, ...], dict[str, str]] = {}
 
-    def blocker(self, entry: Entry, roles: tuple[str, ...] | None = None) -> UserError | None:
+    def blocker(self, entry: Entry, roles: tuple[str, ...] | None = None, preprocessing: str = "") -> UserError | None:
         """What stops an entry here, or None: an unbuilt method, an absent dataset, missing weights.
 
         Args:
             roles: the weights needed, where a profile goes without the experiment's.
+            preprocessing: the profile asked of the dataset; empty for its own.
         """
         experiment = entry.experiment
         roles = experiment.weights if roles is None else roles
-        place = (experiment.method, experiment.augmentation, roles, entry.protocol.id)
+        place = (experiment.method, experiment.augmentation, roles, entry.protocol.id, preprocessing)
         if place not in self._blockers:
-            self._blockers[place] = self._find_blocker(entry, roles)
+            self._blockers[place] = self._find_blocker(entry, roles, preprocessing)
         return self._blockers[place]
 
     def built(self, experiment: Experiment) -> UserError | None:
@@ -87,22 +92,23 @@ class Planner:
                 return UserError(f"{kind} '{name}' is not built yet", f"{hint} it under {registry.HOMES[kind]}/")
         return None
 
-    def _find_blocker(self, entry: Entry, roles: tuple[str, ...]) -> UserError | None:
+    def _find_blocker(self, entry: Entry, roles: tuple[str, ...], preprocessing: str) -> UserError | None:
         unbuilt = self.built(entry.experiment)
         if unbuilt is not None:
             return unbuilt
         try:
-            source.check(entry.protocol, self.root)
+            self.copies.check(entry.protocol, self.skip_bad, preprocessing)
             weights.require(roles)
         except UserError as error:
             return error
         return None
 
-    def manifest(self, protocol: Protocol) -> dict[str, Any] | None:
+    def manifest(self, protocol: Protocol, preprocessing: str = "") -> dict[str, Any] | None:
         """Hash and sizes of a protocol's data as read before; None when it has to be read first."""
-        if protocol.id not in self._manifests:
-            self._manifests[protocol.id] = source.known_manifest(protocol, self.root)
-        return self._manifests[protocol.id]
+        place = (protocol.id, preprocessing)
+        if place not in self._manifests:
+            self._manifests[place] = source.known_manifest(protocol, self.copies, self.skip_bad, preprocessing)
+        return self._manifests[place]
 
     def weight_hashes(self, roles: tuple[str, ...]) -> dict[str, str]:
         """SHA-256 of each external file."""
@@ -112,10 +118,10 @@ class Planner:
 
 
 def _decide(planner: Planner, run: Run, results: Path, force: bool, rates: Rates) -> Planned:
-    blocked = planner.blocker(run.entry, run.weights)
+    blocked = planner.blocker(run.entry, run.weights, run.preprocessing)
     if blocked:
         return Planned(run, "blocked", reason=blocked.message, unblock=blocked.hint)
-    manifest = planner.manifest(run.entry.protocol)
+    manifest = planner.manifest(run.entry.protocol, run.preprocessing)
     planned = Planned(run, "runnable", seconds=_seconds(run, manifest, rates))
     if manifest is None:
         return planned

@@ -107,6 +107,9 @@ RECIPE_FIELDS: dict[str, Any] = {
     "sampler": "shuffle",  # shuffle | balanced
     "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225],
+    "preprocessing": {},  # dataset -> profile of bench/data/preprocessing.yaml; empty: the dataset's own
+    "colour": "rgb",  # rgb | bgr, the order of the channels the network gets
+    "resize": "bilinear",  # bilinear | bicubic, to input_size; support grown when shrinking
     "precision": "fp32",  # fp32 | bf16
     "channels_last": False,
     "last_k": 5,  # epochs behind the selection last-k
@@ -116,6 +119,8 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("constant", "cosine", "step", "plateau", "exponential"),
     "sampler": ("shuffle", "balanced"),
+    "colour": ("rgb", "bgr"),
+    "resize": ("bilinear", "bicubic"),
     "precision": ("fp32", "bf16"),
 }
 

@@ -1,35 +1,35 @@
-"""`run_all.py data`: what a dataset copy is (`verify`)."""
+"""`run_all.py data ACTION`: what a dataset copy is, how to get one, and how to make, align, export and import one."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-from pathlib import Path
+import importlib
 
-DONE, NOT_BENCHMARK = 0, 1  # 2, a path that holds no known dataset, comes from the UserError
+# action -> one line of help; each is a module commands/data_<action>.py with configure(parser) and main(args)
+ACTIONS = {
+    "verify": "layout, counts, missing and extra files, duplicates; exit 0 when it is the benchmark, 1 when it is not",
+    "how-to-get": "who may ask for a dataset, where, what arrives, and the next command",
+    "synth": "write synthetic faces in the official layout of a dataset",
+    "align": "detect and align faces of raw images, with a contact sheet to look at",
+    "order-doctor": "whether another class order explains a result better",
+    "export": "write a verified protocol as a Hugging Face dataset (parquet)",
+    "import": "read a Hugging Face dataset, local or from the hub, into a folder that can be verified and run",
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `data`."""
+    """Arguments of `data`: each action has its own."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    verify = actions.add_parser(
-        "verify",
-        help="layout, counts, missing and extra files, duplicates; exit 0 when it is the benchmark, 1 when it is not",
-    )
-    verify.add_argument("path", type=Path, metavar="PATH", help="a dataset's folder, or a data root")
-    verify.add_argument("--json", action="store_true", help="the whole report as JSON")
+    for name, help_text in ACTIONS.items():
+        module = importlib.import_module(_module(name))
+        module.configure(actions.add_parser(name, help=help_text, description=help_text))
 
 
 def main(args: argparse.Namespace) -> int:
-    """Exit status: 0 benchmark, 1 not the benchmark or problems found. UserError: no known dataset at PATH."""
-    from bench import declare, registry
-    from bench.data import verify
+    """Exit status of the action."""
+    status: int = importlib.import_module(_module(args.action)).main(args)
+    return status
 
-    known = {name: found.load() for name, found in registry.available("dataset").items()}
-    reports = verify.verify(args.path.expanduser(), known, declare.load().protocols.values())
-    if args.json:
-        print(json.dumps([dataclasses.asdict(report) for report in reports], indent=1))
-    else:
-        print("\n\n".join(verify.render(report) for report in reports))
-    return DONE if all(report.benchmark for report in reports) else NOT_BENCHMARK
+
+def _module(action: str) -> str:
+    return f"commands.data_{action.replace('-', '_')}"

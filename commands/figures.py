@@ -81,7 +81,7 @@ def _drawn_by_method(figure: declare.Figure, planned: Sequence[plan.Planned], re
 
     draw = registry.find("figure", figure.draw).load()
     first = planned[0].run
-    data = open_data(first.entry.protocol, root)
+    data = open_data(first.entry.protocol, root, preprocessing=first.preprocessing)
     index = data.index
     held_out = index["fold"] == 0 if first.entry.protocol.folds else index["split"] == "test"
     shown = np.flatnonzero((held_out & (index["label"] == figure.expression)).to_numpy())

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from bench import declare, matrix, plan, registry
-from bench.data.source import check, data_root
+from bench.data.source import Copies, data_root
 from bench.errors import UserError
 
 
@@ -58,10 +58,11 @@ def _methods(declared: declare.Declarations, root: Path | None) -> None:
 
 
 def _datasets(declared: declare.Declarations, root: Path | None) -> None:
+    copies = Copies(root)
     for protocol in declared.protocols.values():
         counts = " / ".join(f"{split} {count:,}" for split, count in protocol.counts.items())
         try:
-            check(protocol, root)
+            copies.check(protocol)
             state = "ready"
         except UserError as error:
             state = error.message

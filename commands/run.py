@@ -48,6 +48,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--data-root", help="folder holding the datasets (else FERBENCH_DATA)")
     how.add_argument("--results", default="results", help="folder for CSVs and tables (default: results)")
     how.add_argument("--force", action="store_true", help="run again what is finished")
+    how.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out images that cannot be used; results say which and are not compared",
+    )
     failing = how.add_mutually_exclusive_group()
     failing.add_argument("--keep-going", action="store_true", help="go on after a failure (the default)")
     failing.add_argument("--fail-fast", action="store_true", help="start nothing more after a failure")
@@ -72,17 +77,17 @@ def main(args: argparse.Namespace) -> int:
         print("profile quick: SYNTHETIC faces made on this machine; no number below is comparable with a paper's")
     figures = figures_of(declared, tables) if args.figures else []
     runs = wanted_runs(declared, args, tables, figures, profile, seeds)
-    planned = plan.plan(runs, root, results, args.force)
+    planned = plan.plan(runs, root, results, args.force, args.skip_bad)
     if not args.plan:
-        planned = recheck(planned, root, results, args.force)
+        planned = recheck(planned, root, results, args)
     print_plan(planned, detailed=args.plan)
     unanswered = print_unanswered(declared, args, tables, profile, root)
     blocked = bool(unanswered) or any(p.status == "blocked" for p in planned)
     if args.plan:
         return BLOCKED if blocked else DONE
-    keyed, broken = prepare_data(planned, root, results, args.force)
+    keyed, broken = prepare_data(planned, root, results, args)
     # runs whose data had to be read first may turn out to be cached: those have not been checked yet
-    planned = keyed if keyed is planned else recheck(keyed, root, results, args.force)
+    planned = keyed if keyed is planned else recheck(keyed, root, results, args)
     outcomes = execute(planned, root, results, args) if any(p.status == "runnable" for p in planned) else []
     folders = [store.find_result(p.key, results) for p in planned if p.key]
     problems = collect([folder for folder in folders if folder is not None], results, declared, root)
@@ -110,14 +115,15 @@ def wanted_runs(
     return passing
 
 
-def recheck(planned: list[Planned], root: Path | None, results: Path, force: bool) -> list[Planned]:
+def recheck(planned: list[Planned], root: Path | None, results: Path, args: argparse.Namespace) -> list[Planned]:
     """Check the files of cached runs against their hashes; a damaged run is named and planned again."""
     wrong = [text for p in planned if p.status == "cached" for text in store.set_aside_damaged(p.key, results)]
     for text in wrong:
         print(f"warning: {text}; set aside", file=sys.stderr)
     if not wrong:
         return planned
-    again = {p.run.identity: p for p in plan.plan([p.run for p in planned], root, results, force)}
+    found = plan.plan([p.run for p in planned], root, results, args.force, args.skip_bad)
+    again = {p.run.identity: p for p in found}
     return [again[p.run.identity] if p.status == "cached" else p for p in planned]
 
 
@@ -198,28 +204,38 @@ def print_unanswered(
 
 
 def prepare_data(
-    planned: list[Planned], root: Path | None, results: Path, force: bool
+    planned: list[Planned], root: Path | None, results: Path, args: argparse.Namespace
 ) -> tuple[list[Planned], list[str]]:
     """Decode (or render) what the runnable runs need and do not have cached; then every run has its key.
 
     Returns:
         The plan, and the protocols whose data is broken: their runs are blocked, the others go on.
     """
-    unread = {p.run.entry.protocol.id: p.run.entry.protocol for p in planned if p.status == "runnable" and not p.key}
+    unread = {_data_of(p.run): p.run.entry.protocol for p in planned if p.status == "runnable" and not p.key}
     if not unread:
         return planned, []
     from bench.data.source import open_data
 
-    broken: dict[str, UserError] = {}
-    for protocol in unread.values():
-        print(f"reading {protocol.id} ...", flush=True)
+    broken: dict[tuple[str, str], UserError] = {}
+    for (name, preprocessing), protocol in unread.items():
+        print(f"reading {name}{f' ({preprocessing})' if preprocessing else ''} ...", flush=True)
         try:
-            open_data(protocol, root)
+            skipped = open_data(protocol, root, args.skip_bad, preprocessing).skipped
         except UserError as error:
-            broken[protocol.id] = error
+            broken[name, preprocessing] = error
             print(f"error: {error}", file=sys.stderr)
-    again = plan.plan([p.run for p in planned], root, results, force)
-    return [_broken(p, broken.get(p.run.entry.protocol.id)) for p in again], list(broken)
+        else:
+            for reason in list(skipped.values())[:5]:
+                print(f"skipped: {reason}", file=sys.stderr)
+            if skipped:
+                print(f"{len(skipped):,} skipped in {name}: its results are not the benchmark's", file=sys.stderr)
+    again = plan.plan([p.run for p in planned], root, results, args.force, args.skip_bad)
+    return [_broken(p, broken.get(_data_of(p.run))) for p in again], [name for name, _ in broken]
+
+
+def _data_of(run: matrix.Run) -> tuple[str, str]:
+    """What has to be read for a run: protocol and preprocessing."""
+    return run.entry.protocol.id, run.preprocessing
 
 
 def _broken(planned: Planned, error: UserError | None) -> Planned:
@@ -236,7 +252,9 @@ def execute(planned: Sequence[Planned], root: Path | None, results: Path, args: 
         if p.status == "runnable":
             if args.force:
                 start_anew(p.key, results)
-            specification = matrix.specification(p.run, p.key, root, args.device, args.checkpoint_seconds)
+            specification = matrix.specification(
+                p.run, p.key, root, args.device, args.checkpoint_seconds, args.skip_bad
+            )
             tasks.append(Task(p.key, p.run.name, specification))
     devices, slots = _devices(args, planned)
     progress = Progress(len(tasks))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SPLITS = ("train", "val", "test")
+MARKER = "synthfer.json"  # at the root of a tree that `data synth` made
 
 
 class Dataset(ABC):
@@ -52,6 +53,11 @@ class Dataset(ABC):
     def __init__(self, root: Path | None, protocol: Protocol) -> None:
         self.root = root
         self.protocol = protocol
+        # set by whoever opens the copy (bench/data/source.py), before anything is read
+        self.data_root = root  # where else to look for lists that belong to it
+        self.skip_bad = False  # go on without what cannot be used; it is recorded in `skipped`
+        self.preprocessing = ""  # a profile of preprocessing.yaml; empty: the dataset's own
+        self.skipped: dict[str, str] = {}  # image, or file and row -> reason
 
     @classmethod
     @abstractmethod
@@ -98,6 +104,10 @@ class Dataset(ABC):
     def pixels(self, names: Sequence[str]) -> Iterator[np.ndarray]:
         """uint8 arrays of `self.shape`, in the order of `names`. UserError names a file that is missing or damaged."""
 
+    def decoded(self, names: Sequence[str]) -> Iterator[np.ndarray | UserError]:
+        """As `pixels`, with the error in place of an image that cannot be used, where a dataset can tell."""
+        return self.pixels(names)
+
     def read(self, name: str) -> np.ndarray:
         """One image as it is stored, of whatever size (for `data verify`)."""
         return next(iter(self.pixels([name])))
@@ -123,13 +133,16 @@ class Dataset(ABC):
         return []
 
 
-def check_counts(frame: pd.DataFrame, protocol: Protocol, source: str) -> None:
+def check_counts(frame: pd.DataFrame, protocol: Protocol, source: str, skipped: int = 0) -> None:
     """Raise UserError unless `frame` has exactly the images per split and class that `protocol` declares.
 
     Args:
         frame: an index with columns label and split.
         source: the label files, for the message.
+        skipped: images left out on purpose; up to as many may be lacking.
     """
+    if 0 < sum(protocol.counts.values()) - len(frame) <= skipped:
+        return
     per_class = frame.groupby(["split", "label"], sort=False).size().to_dict()
     per_split = frame["split"].value_counts().to_dict()
     wrong = []
@@ -165,12 +178,25 @@ def find_dataset(data_root: Path, dataset_class: type[Dataset]) -> Path | None:
     Raises:
         UserError: `data_root` is not a folder.
     """
+    found = find_copies(data_root, dataset_class)
+    return found[0] if found else None
+
+
+def find_copies(data_root: Path, dataset_class: type[Dataset]) -> list[Path]:
+    """Every copy of a dataset under `data_root`, the one that `find_dataset` gives first."""
     found: list[tuple[int, int, Path]] = []
     for folder in _candidates(data_root):
         layout = dataset_class.detect(folder)
         if layout is not None:
             found.append((dataset_class.layouts.index(layout), len(found), folder))
-    return min(found)[2] if found else None
+    # a data root that is itself a copy is not several: a layout may start in one of its folders
+    whole = [place for place in found if place[2] == data_root]
+    return [place[2] for place in (whole or sorted(found))]
+
+
+def is_synthetic(root: Path) -> bool:
+    """Whether `data synth` made this copy: it lies in a dataset's official layout and must not pass for the dataset."""
+    return (root / MARKER).is_file()
 
 
 def why_not_found(data_root: Path, dataset_class: type[Dataset]) -> list[str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +29,16 @@ class Data:
         pixels: uint8 memory map of the whole dataset, (N, H, W) or (N, H, W, 3).
         rows: position of each index row in `pixels`.
         hash: over names, labels, splits and pixels; part of every run's key.
+        skipped: image, or file and row -> why it was left out (only where that was asked for).
+        preprocessing: name and settings of the profile that made the pixels; empty where they are as published.
     """
 
     index: pd.DataFrame
     pixels: np.ndarray
     rows: np.ndarray
     hash: str
+    skipped: dict[str, str] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
 
 
 def data_root(configured: str | None) -> Path | None:
@@ -49,60 +52,130 @@ def data_root(configured: str | None) -> Path | None:
     return root
 
 
-def locate(protocol: Protocol, root: Path | None) -> Dataset:
+class Copies:
+    """The copies under one data root, each looked for once: a plan asks for every protocol of a dataset."""
+
+    def __init__(self, root: Path | None) -> None:
+        self.root = root
+        self._folders: dict[type[Dataset], Path | None] = {}
+        self._opened: dict[tuple[str, bool, str], Dataset] = {}
+
+    def open(
+        self, protocol: Protocol, skip_bad: bool = False, preprocessing: str = "", synthetic_ok: bool = False
+    ) -> Dataset:
+        """As `locate`."""
+        place = (protocol.id, skip_bad, preprocessing)
+        if place not in self._opened:
+            self._opened[place] = self._open(protocol, skip_bad, preprocessing, synthetic_ok)
+        return self._opened[place]
+
+    def check(self, protocol: Protocol, skip_bad: bool = False, preprocessing: str = "") -> None:
+        """Raise what `open` would raise; a synthetic dataset needs nothing but its adapter, which is not imported."""
+        if protocol.synthetic:
+            _registered(protocol)
+        else:
+            self.open(protocol, skip_bad, preprocessing)
+
+    def _open(self, protocol: Protocol, skip_bad: bool, preprocessing: str, synthetic_ok: bool) -> Dataset:
+        registered = _registered(protocol)
+        if protocol.synthetic:
+            return registered.load()(None, protocol)  # type: ignore[no-any-return]
+        if self.root is None:
+            hint = f"set FERBENCH_DATA or --data-root. {protocol.access}".strip()
+            raise UserError(f"{protocol.dataset}: no data root", hint)
+        from bench.data.base import is_synthetic, why_not_found
+
+        adapter = registered.load()
+        found = self._folder(adapter)
+        if found is None:
+            near = " ".join(why_not_found(self.root, adapter))
+            raise UserError(f"{protocol.dataset}: not found under {self.root}. {near}".strip(), _how(protocol))
+        if is_synthetic(found) and not synthetic_ok:
+            message = f"{found} holds synthetic faces made by `data synth`: they cannot answer for {protocol.dataset}"
+            raise UserError(message, "put the real dataset there, or run --profile quick")
+        opened: Dataset = adapter(found, protocol)
+        opened.data_root, opened.skip_bad, opened.preprocessing = self.root, skip_bad, preprocessing
+        stop = opened.blocked(protocol)
+        if stop is not None:
+            raise stop
+        return opened
+
+    def _folder(self, adapter: type[Dataset]) -> Path | None:
+        from bench.data.base import find_dataset
+
+        assert self.root is not None  # checked by _open
+        if adapter not in self._folders:
+            self._folders[adapter] = find_dataset(self.root, adapter)
+        return self._folders[adapter]
+
+
+def _registered(protocol: Protocol) -> registry.Registered:
+    if protocol.dataset not in registry.available("dataset"):
+        raise UserError(f"no adapter for dataset '{protocol.dataset}' yet", protocol.access)
+    return registry.find("dataset", protocol.dataset)
+
+
+def _how(protocol: Protocol) -> str:
+    return f"{protocol.access} `run_all.py data how-to-get {protocol.dataset}` says more".strip()
+
+
+def locate(
+    protocol: Protocol,
+    root: Path | None,
+    skip_bad: bool = False,
+    preprocessing: str = "",
+    synthetic_ok: bool = False,
+) -> Dataset:
     """The dataset adapter for a protocol, opened on the copy under the data root.
+
+    Args:
+        skip_bad: leave out what cannot be used, and record it.
+        preprocessing: a profile of preprocessing.yaml; empty for the dataset's own.
+        synthetic_ok: accept a tree made by `data synth` (tests, measurements); a run never does.
 
     Raises:
         UserError: no adapter, no data root, or no such dataset below it; the hint says how to unblock.
     """
-    return _opener(protocol, root)()
+    return Copies(root).open(protocol, skip_bad, preprocessing, synthetic_ok)
 
 
-def check(protocol: Protocol, root: Path | None) -> None:
-    """Raise what `locate` would raise, without opening the dataset (a synthetic one needs nothing but its adapter)."""
-    _opener(protocol, root)
-
-
-def _opener(protocol: Protocol, root: Path | None) -> Callable[[], Dataset]:
-    if protocol.dataset not in registry.available("dataset"):
-        raise UserError(f"no adapter for dataset '{protocol.dataset}' yet", protocol.access)
-    registered = registry.find("dataset", protocol.dataset)
-    if protocol.synthetic:
-        return lambda: registered.load()(None, protocol)  # type: ignore[no-any-return]
-    if root is None:
-        raise UserError(
-            f"{protocol.dataset}: no data root", f"set FERBENCH_DATA or --data-root. {protocol.access}".strip()
-        )
-    from bench.data.base import find_dataset, why_not_found
-
-    adapter = registered.load()
-    found = find_dataset(root, adapter)
-    if found is None:
-        raise UserError(
-            f"{protocol.dataset}: not found under {root}. {why_not_found(root, adapter)}".strip(), protocol.access
-        )
-    opened: Dataset = adapter(found, protocol)
-    stop = opened.blocked(protocol)
-    if stop is not None:
-        raise stop
-    return lambda: opened
-
-
-def open_data(protocol: Protocol, root: Path | None) -> Data:
-    """Index a protocol and open its decode-once cache, building it where needed."""
+def open_data(
+    protocol: Protocol,
+    root: Path | None,
+    skip_bad: bool = False,
+    preprocessing: str = "",
+    synthetic_ok: bool = False,
+) -> Data:
+    """Index a protocol and open its decode-once cache, building it where needed. Arguments as `locate`."""
     from bench.data.cache import open_pixels
 
-    dataset = locate(protocol, root)
-    index = dataset.index(protocol).reset_index(drop=True)
+    dataset = locate(protocol, root, skip_bad, preprocessing, synthetic_ok)
+    index = dataset.index(protocol)
     pixels = open_pixels(dataset, store.cache_root())
-    found = Data(index, pixels.array, pixels.rows(index["name"].tolist()), _hash(index, pixels.sha256))
-    store.write_json(_manifest_path(protocol, dataset), {"hash": found.hash, "train": training_counts(index, protocol)})
+    unreadable = index["name"].isin(list(pixels.bad))
+    skipped = dataset.skipped | {name: pixels.bad[name] for name in index["name"][unreadable]}
+    index = index[~unreadable].reset_index(drop=True)
+    found = Data(
+        index, pixels.array, pixels.rows(index["name"].tolist()), _hash(index, pixels.sha256), skipped,
+        describe(dataset),
+    )  # fmt: skip
+    path = _manifest_path(protocol, dataset)
+    store.write_json(path, {"hash": found.hash, "train": training_counts(index, protocol)})
     return found
 
 
-def known_manifest(protocol: Protocol, root: Path | None) -> dict[str, Any] | None:
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """Name and settings of the preprocessing behind a dataset's pixels; "as published" where there is none to choose."""
+    profile = getattr(dataset, "profile", None)
+    name = profile.id if profile is not None else "as published"
+    return {"name": name, "settings": dict(dataset.decode)}
+
+
+def known_manifest(
+    protocol: Protocol, copies: Copies, skip_bad: bool = False, preprocessing: str = ""
+) -> dict[str, Any] | None:
     """Hash and training-set sizes of a protocol read before from this copy; None when it has to be read first."""
-    path = _manifest_path(protocol, locate(protocol, root))
+    path = _manifest_path(protocol, copies.open(protocol, skip_bad, preprocessing))
     if not path.is_file():
         return None
     try:
@@ -136,8 +209,9 @@ def _hash(index: pd.DataFrame, pixels_sha256: str) -> str:
 
 
 def _manifest_path(protocol: Protocol, dataset: Dataset) -> Path:
-    # the adapter's version and the protocol's own declaration decide what an index holds
+    # the adapter's version and the protocol's own declaration decide what an index holds; notes and the like do not
     version = registry.find("dataset", protocol.dataset).version
-    text = store.canonical([protocol.model_dump(), version, dataset.fingerprint()])
+    declared = protocol.model_dump(exclude={"title", "notes", "access", "variants", "stand_in"})
+    text = store.canonical([declared, version, dataset.fingerprint(), dataset.skip_bad, dict(dataset.decode)])
     name = f"{protocol.id.replace('/', '_')}-{hashlib.sha256(text).hexdigest()[:12]}.json"
     return store.cache_root() / "manifests" / name

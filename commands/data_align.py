@@ -1,0 +1,14 @@
+"""`data align`."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `data align`."""
+
+
+def main(args: argparse.Namespace) -> int:
+    """Being built."""
+    raise NotImplementedError

@@ -1,0 +1,14 @@
+"""`data order-doctor`."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `data order-doctor`."""
+
+
+def main(args: argparse.Namespace) -> int:
+    """Being built."""
+    raise NotImplementedError
