@@ -7,6 +7,7 @@ listing. Listings of large copies are kept in the cache, so that AffectNet is re
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 BOX = ("box_x", "box_y", "box_width", "box_height")
 ALIGNMENT = "alignment.json"  # left by `data align` at the root of a tree it made
+ALIGNED_BY = ("name", "settings", "detector", "detector_sha256", "template")
 THREADS_FROM = 96  # pixels a side: decoding smaller images is not worth a thread (the interpreter lock)
 
 
@@ -84,10 +86,23 @@ class ListedDataset(Dataset):
     def decode(self) -> dict[str, object]:  # type: ignore[override]
         """Preprocessing, and what aligned the images where `data align` did."""
         settings: dict[str, object] = {"preprocessing": self.profile.settings()}
-        alignment = self.folder / ALIGNMENT
-        if alignment.is_file():
-            settings["alignment"] = hashlib.sha256(alignment.read_bytes()).hexdigest()[:16]
+        if self.alignment is not None:
+            settings["alignment"] = {name: self.alignment.get(name) for name in ALIGNED_BY}
         return settings
+
+    @cached_property
+    def alignment(self) -> dict[str, Any] | None:
+        """What `data align` wrote about this tree, which then is not as published; None where it did not make it."""
+        file = self.folder / ALIGNMENT
+        if not file.is_file():
+            return None
+        try:
+            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            raise UserError(f"{file} is damaged", "align the images again") from None
+        if not found.get("complete"):
+            raise UserError(f"{self.folder} is aligned in part", "run the same `data align` again: it continues")
+        return found
 
     @property
     def storage(self) -> str:
@@ -111,6 +126,10 @@ class ListedDataset(Dataset):
 
     def blocked(self, protocol: Protocol) -> UserError | None:
         """Why this copy cannot serve `protocol`; subclasses add their own reasons before calling this."""
+        try:
+            _ = self.alignment
+        except UserError as error:
+            return error
         return subset_blocked(self, protocol) if protocol.subset_of else None
 
     def select(self, frame: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
@@ -137,9 +156,7 @@ class ListedDataset(Dataset):
             self.skipped.update({one.name: one.message for one in bad})
             return
         more = f" (and {len(bad) - 1:,} more; `data verify` lists them)" if len(bad) > 1 else ""
-        raise UserError(
-            bad[0].message + more, f"{bad[0].hint}; --skip-bad goes on without it, as no benchmark"
-        )
+        raise UserError(bad[0].message + more, f"{bad[0].hint}; --skip-bad goes on without it, as no benchmark")
 
     def names(self) -> list[str]:
         names: list[str] = self.listing.frame["name"].tolist()
@@ -159,8 +176,10 @@ class ListedDataset(Dataset):
         return self.listing.extra
 
     def remarks(self) -> list[str]:
-        order = [f"class numbers are in the order '{self.listing.order}'"] if self.listing.order else []
-        return order + self.listing.remarks
+        notes = [f"class numbers are in the order '{self.listing.order}'"] if self.listing.order else []
+        if self.alignment is not None:
+            notes.append(f"aligned here by `data align` ({self.alignment['name']}): not the published pixels")
+        return notes + self.listing.remarks
 
     def pixels(self, names: Sequence[str]) -> Iterator[np.ndarray]:
         for found in self.decoded(names):
@@ -190,7 +209,8 @@ class ListedDataset(Dataset):
             return error
 
     def _box(self, name: str) -> tuple[float, float, float, float] | None:
-        if self.profile.crop != "box" or self._boxes is None:
+        # boxes are those of the images before they were aligned
+        if self.profile.crop != "box" or self._boxes is None or self.alignment is not None:
             return None
         x, y, width, height = map(float, self._boxes[self._positions[name]])
         return None if width != width else (x, y, width, height)  # NaN: no box known
