@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Mapping
+from copy import copy
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
 
 from bench.errors import UserError, unknown
 from bench.recipe import PROFILES as PROFILES
 from bench.recipe import RECIPE_FIELDS as RECIPE_FIELDS
 from bench.recipe import REQUIRED as REQUIRED
-from bench.recipe import Declared, Override, Recipe, Sourced
+from bench.recipe import Declared, Recipe
+from bench.recipe import Override as Override
 from bench.recipe import ProfileName as ProfileName
+from bench.recipe import Sourced as Sourced
 
 Kind = TypeVar("Kind")
 ROOT = Path(__file__).resolve().parent.parent
@@ -150,6 +153,7 @@ class Table(Declared):
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: str = ""
+    _answered: tuple[Claim, ...] = PrivateAttr(default=())
 
     @field_validator("columns", "rows")
     @classmethod
@@ -167,8 +171,16 @@ class Table(Declared):
             raise ValueError(str(unknown("selection", compare, SELECTIONS)))
         return compare
 
+    def answering(self, id: str, claims: Iterable[Claim]) -> Table:
+        """The same table under another id, with other claims in its cells (bench/variants.py)."""
+        other = self.model_copy(update={"id": id})
+        other._answered = tuple(claims)
+        return other
+
     def claims(self) -> list[Claim]:
         """Every printed number, row by row."""
+        if self._answered:
+            return list(self._answered)
         columns = {column.id: column for column in self.columns}
         found = []
         for row in self.rows:
@@ -264,6 +276,12 @@ class Declarations:
             "figure", ((g.id, g.model_copy(update={"paper": f.paper.id})) for f in papers for g in f.figures)
         )
         self._check()
+
+    def adding(self, protocols: Iterable[Protocol]) -> Declarations:
+        """The same declarations with more protocols."""
+        more = copy(self)
+        more.protocols = _unique("protocol", [*self.protocols.items(), *((p.id, p) for p in protocols)])
+        return more
 
     def _check(self) -> None:
         """Every name a declaration mentions exists."""
@@ -376,11 +394,17 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
 
 
 def _models(model: type[BaseModel]) -> list[type[BaseModel]]:
-    return (
-        [Protocol]
-        if model is Protocol
-        else [PaperFile, Paper, Recipe, Sourced, Override, Experiment, Table, Column, Row, Figure]
-    )
+    """The model and those its fields hold."""
+    found = [model]
+    for field in model.model_fields.values():
+        found += [kind for part in _parts(field.annotation) for kind in _models(part)]
+    return found
+
+
+def _parts(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and not get_args(annotation):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [part for inner in get_args(annotation) for part in _parts(inner)]
 
 
 def protocol_files() -> list[Path]:
@@ -398,9 +422,18 @@ def table_files() -> list[Path]:
 
 
 @lru_cache(maxsize=1)
-def load() -> Declarations:
-    """All declarations of this installation."""
+def installed() -> Declarations:
+    """All declarations of this installation, read once."""
     return load_from(table_files(), protocol_files())
+
+
+def load(root: Path | None = None) -> Declarations:
+    """All declarations: of this installation, and of the user's own folders under a data root."""
+    if root is None:
+        return installed()
+    from bench.data.own_file import protocols_under
+
+    return installed().adding(protocols_under(root))
 
 
 def load_from(tables: Iterable[Path], protocols: Iterable[Path]) -> Declarations:

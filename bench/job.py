@@ -7,6 +7,7 @@ Started by an executor as `python -m bench.job SPEC.json`; exit status 0 done, 1
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import resource
@@ -25,10 +26,13 @@ from filelock import FileLock, Timeout
 from bench import declare, loop, matrix, provenance, registry, store, weights
 from bench.checkpoints import Checkpoints
 from bench.data import source
+from bench.data.pixel_file import Mapped, PixelFile
 from bench.errors import UserError
 from bench.method import Context, Method, Spec, macs, parameter_counts
 
 PROGRESS_SECONDS = 0.5
+RESIDENT_BYTES = 4 << 30  # images a CPU job keeps in memory; more are read batch by batch, to the same result
+LOAD_BYTES = 64 << 20
 
 
 def main(arguments: list[str]) -> int:
@@ -60,11 +64,11 @@ def execute(spec: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambd
         folder: the run folder.
         stop: asked before every step; true means checkpoint and leave.
     """
-    declared = declare.load()
+    root = Path(spec["data_root"]) if spec["data_root"] else None
+    declared = declare.load(root)
     run = matrix.find_run(declared, spec)
     experiment, protocol = run.entry.experiment, run.entry.protocol
     device = pick_device(spec["device"])
-    root = Path(spec["data_root"]) if spec["data_root"] else None
     data = source.open_data(protocol, root, bool(spec.get("skip_bad")), run.preprocessing)
     files = weights.require(run.weights)
     key = run.key(data.hash, weights.hashes(run.weights))
@@ -76,7 +80,7 @@ def execute(spec: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambd
     index_of = {name: i for i, name in enumerate(protocol.classes)}
     labels = data.index["label"].map(index_of).to_numpy(np.int64)
     rows = source.splits_of(data.index, protocol, run.fold)
-    splits = {name: _to_device(data, labels, at, device) for name, at in rows.items()}
+    splits = _splits(data, labels, rows, device)
 
     torch.manual_seed(run.seed)
     steps = loop.steps_per_epoch(len(splits["train"]), int(run.recipe["batch_size"]))
@@ -112,9 +116,40 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _to_device(data: source.Data, labels: np.ndarray, at: np.ndarray, device: torch.device) -> loop.Split:
-    pixels = torch.from_numpy(np.ascontiguousarray(data.pixels[data.rows[at]]))
-    return loop.Split(pixels.to(device), torch.from_numpy(labels[at]).to(device))
+def _splits(
+    data: source.Data, labels: np.ndarray, rows: dict[str, np.ndarray], device: torch.device
+) -> dict[str, loop.Split]:
+    """Images and labels of every split: all on the device where they fit, else read from the cache batch by batch."""
+    assert isinstance(data.pixels, Mapped)
+    file = data.pixels.file
+    needed = sum(len(at) for at in rows.values()) * file.row_bytes
+    resident = needed <= _room(device)
+    if not resident:
+        print(f"{needed / 2**30:.1f} GiB of images do not fit: they are read from {file.path} batch by batch")
+    return {
+        name: loop.Split(
+            _load(file, data.rows[at], device) if resident else file,
+            torch.from_numpy(labels[at]).to(device),
+            None if resident else data.rows[at],
+        )
+        for name, at in rows.items()
+    }
+
+
+def _load(file: PixelFile, rows: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Images of `rows` on the device, read in pieces: those on a GPU never lie in main memory all at once."""
+    images = torch.empty((len(rows), *file.shape[1:]), dtype=torch.uint8, device=device)
+    count = max(1, LOAD_BYTES // file.row_bytes)
+    for start in range(0, len(rows), count):
+        images[start : start + count] = torch.from_numpy(file.read(rows[start : start + count]))
+    return images
+
+
+def _room(device: torch.device) -> int:
+    """Bytes that images may take: half of a GPU's free memory; else RESIDENT_BYTES, on small machines less."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) // 2
+    return min(RESIDENT_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)
 
 
 def _write_result(
@@ -140,11 +175,14 @@ def _write_result(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.net.state_dict().items()}
     about_weights = {"run": spec["key"], "entry": run.entry.id, "classes": json.dumps(protocol.classes)}
     store.write_bytes(folder / "model.safetensors", save(tensors, about_weights))
-    codes = [json.loads(text) for text in state.codes]
+    codes, shown = [json.loads(text) for text in state.codes], _shown(run, data)
     store.write_json(folder / "manifest.json", {
         "machine": provenance.machine(), "code": codes, "torch_threads": torch.get_num_threads(),
-        "deterministic": job.device.type == "cpu", "data": {"hash": data.hash, "images": len(data.index)},
-        "weights": weights.hashes(run.weights), "specification": {**spec, "data_root": ""},
+        "deterministic": job.device.type == "cpu", "weights": weights.hashes(run.weights),
+        "data": {
+            "hash": data.hash, "images": len(data.index), "skipped": data.skipped, "preprocessing": shown,
+        },
+        "specification": {**spec, "data_root": ""},
     })  # fmt: skip
     total, trainable = parameter_counts(method.net)
     trained = int(run.recipe["epochs"]) * _steps(job) * int(run.recipe["batch_size"])
@@ -157,8 +195,16 @@ def _write_result(
         peak_memory_mb=round(_peak_memory(job.device), 1), parameters=total, trainable_parameters=trainable,
         macs=macs(method.net, int(run.recipe["input_size"])), device=_device_name(job.device),
         versions=codes[-1]["versions"], commit=codes[-1]["commit"], data_hash=data.hash, finished=provenance.now(),
+        preprocessing=f"{shown['name']}#{shown['sha256'][:8]}", skipped=len(data.skipped),
     )  # fmt: skip
     store.write_text(folder / "result.json", result.model_dump_json(indent=1) + "\n")
+
+
+def _shown(run: matrix.Run, data: source.Data) -> dict[str, Any]:
+    """What becomes of a stored image until the network sees it: name, settings, and a hash over them."""
+    after = {name: run.recipe[name] for name in ("colour", "input_size", "mean", "resize", "std")}
+    shown = {**data.preprocessing, **after}
+    return {**shown, "sha256": hashlib.sha256(store.canonical(shown)).hexdigest()[:16]}
 
 
 def _write_predictions(

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -21,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.checkpoints import Checkpoints
+from bench.data.pixel_file import PixelFile
 from bench.errors import UserError
 from bench.method import Method
 
@@ -30,13 +33,55 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one split on the device: uint8 (N, H, W) or (N, H, W, 3), and class indices (N,)."""
+    """Images of one split and their class indices (N,), on the device.
 
-    images: Tensor
+    Attributes:
+        images: uint8 (N, H, W) or (N, H, W, 3) on the device, or the file to read them from, batch by batch, where they
+            do not fit.
+        rows: int64 (N,), where the split's images are in that file.
+    """
+
+    images: Tensor | PixelFile
     labels: Tensor
+    rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
+
+    def batches(self, order: Tensor, size: int, first: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Images and labels on the device, `size` at a time.
+
+        Args:
+            order: int64 (k,) on the CPU, positions within the split.
+            first: batches to leave out at the beginning.
+        """
+        on_device = order.to(self.labels.device)
+        places = [slice(start, start + size) for start in range(first * size, len(order), size)]
+        if isinstance(self.images, PixelFile):
+            assert self.rows is not None
+            wanted = [self.rows[order[place].numpy()] for place in places]
+            for place, images in zip(places, _read_ahead(self.images, wanted, self.labels.device), strict=True):
+                yield images, self.labels[on_device[place]]
+        else:
+            for place in places:
+                yield self.images[on_device[place]], self.labels[on_device[place]]
+
+
+def _read_ahead(file: PixelFile, wanted: Sequence[np.ndarray], device: torch.device) -> Iterator[Tensor]:
+    """Images of each array of rows, on the device; a thread reads the next ones while these are used."""
+
+    def read(rows: np.ndarray) -> Tensor:
+        shape = (len(rows), *file.shape[1:])
+        images = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")  # pinned: copied in parallel
+        file.read(rows, into=images.numpy())
+        return images
+
+    with ThreadPoolExecutor(1) as thread:
+        ahead: Future[Tensor] | None = None
+        for rows in [*wanted, None]:
+            ready, ahead = ahead, None if rows is None else thread.submit(read, rows)
+            if ready is not None:
+                yield ready.result().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -101,25 +146,26 @@ def train(method: Method, job: Job) -> State:
         job.checkpoints.save({"method": method.state_dict(), "loop": _plain(state)})
 
     while state.epoch < epochs:
-        order = epoch_order(job, state.epoch).to(job.device)
+        order = epoch_order(job, state.epoch)[: steps * batch]
         method.train()
         epoch_begun = rate_begun = time.monotonic()
         first_step = state.step
-        while state.step < steps:
-            if job.stop_requested():
-                save()
-                raise Interrupted
-            if time.monotonic() - last_saved > job.checkpoint_seconds:
-                save()
-            rows = order[state.step * batch : (state.step + 1) * batch]
-            generator = seed_step(job, state.epoch, state.step)
-            images = prepare(job.train.images[rows], job.recipe, job.augment, generator)
-            losses = method.update(images, job.train.labels[rows])
-            for name, loss in losses.items():
-                state.sums[name] = state.sums[name] + loss if name in state.sums else loss.clone()
-            state.step += 1
-            rate = (state.step - first_step) * batch / max(1e-9, time.monotonic() - rate_begun)
-            job.progress(state.epoch, state.step, steps, rate)
+        with closing(job.train.batches(order, batch, first_step)) as batches:
+            while state.step < steps:
+                if job.stop_requested():
+                    save()
+                    raise Interrupted
+                if time.monotonic() - last_saved > job.checkpoint_seconds:
+                    save()
+                pixels, targets = next(batches)
+                generator = seed_step(job, state.epoch, state.step)
+                images = prepare(pixels, job.recipe, job.augment, generator)
+                losses = method.update(images, targets)
+                for name, loss in losses.items():
+                    state.sums[name] = state.sums[name] + loss if name in state.sums else loss.clone()
+                state.step += 1
+                rate = (state.step - first_step) * batch / max(1e-9, time.monotonic() - rate_begun)
+                job.progress(state.epoch, state.step, steps, rate)
         _finish_epoch(method, job, state, steps, epoch_begun)
     state.seconds += time.monotonic() - begun
     return state
@@ -165,9 +211,8 @@ def evaluate(method: Method, split: Split, recipe: Mapping[str, Any]) -> np.ndar
     """Class probabilities (N, K) float32 of a split, without augmentation and in its own order."""
     parts = []
     with torch.inference_mode():
-        for start in range(0, len(split), EVALUATION_BATCH):
-            images = prepare(split.images[start : start + EVALUATION_BATCH], recipe)
-            parts.append(method.predict(images).float().softmax(dim=1))
+        for pixels, _ in split.batches(torch.arange(len(split)), EVALUATION_BATCH):
+            parts.append(method.predict(prepare(pixels, recipe)).float().softmax(dim=1))
     found: np.ndarray = torch.cat(parts).cpu().numpy()
     return found
 

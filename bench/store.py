@@ -74,6 +74,8 @@ class Result(BaseModel):
     commit: str
     data_hash: str
     finished: str
+    preprocessing: str = ""  # "name#hash" of all that was done to the images; manifest.json has the settings
+    skipped: int = 0  # images, or rows of label files, left out with --skip-bad
 
 
 def write_bytes(path: Path, data: bytes) -> None:

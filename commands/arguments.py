@@ -1,9 +1,12 @@
-"""Types of command-line arguments: a wrong value is a usage error that says what is right."""
+"""Command-line arguments that several commands have: their types (a wrong value is a usage error) and the tables."""
 
 from __future__ import annotations
 
 import argparse
 import re
+import sys
+
+from bench import declare, matrix, variants
 
 
 def count(text: str) -> int:
@@ -27,3 +30,22 @@ def seed(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text}: at least 0")
     return value
+
+
+def add_variant(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    """`--variant`."""
+    parser.add_argument(
+        "--variant", metavar="NAME", default="", help="report on a variant of each protocol: leak-free, by-subject, ..."
+    )
+
+
+def tables_asked(declared: declare.Declarations, args: argparse.Namespace, everything: bool) -> list[declare.Table]:
+    """The tables of --table and --paper (or all), under --variant those that it concerns."""
+    tables = matrix.selected_tables(declared, args.table, args.paper, everything)
+    if not args.variant:
+        return tables
+    found = variants.reported_on(declared, tables, args.variant)
+    left_out = {table.id for table in tables} - {table.id.partition("@")[0] for table in found}
+    if left_out and not everything:
+        print(f"left out, without a variant '{args.variant}': {', '.join(sorted(left_out))}", file=sys.stderr)
+    return found

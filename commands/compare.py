@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from bench import collect, declare, statistics, store
+from bench.data.source import data_root
 from bench.errors import UserError
 
 
@@ -19,12 +21,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--selection", choices=store.SELECTIONS, default="last", help="of the predictions (default last)"
     )
+    parser.add_argument("--data-root", help="folder holding the datasets (else FERBENCH_DATA), for own protocols")
     parser.add_argument("--results", default="results", help="folder of results (default: results)")
 
 
 def main(args: argparse.Namespace) -> int:
     """Print one line for each seed that both entries have."""
-    declared = declare.load()
+    declared = declare.load(data_root(args.data_root))
     entries = [declared.entry(name) for name in (args.first, args.second)]
     if entries[0].protocol.id != entries[1].protocol.id:
         raise UserError(
@@ -41,24 +44,44 @@ def main(args: argparse.Namespace) -> int:
         )
     if entries[0].protocol.synthetic:
         print("SYNTHETIC faces: not comparable with any paper")
+    for line in paired_lines(*answers):
+        print(line)
+    return 0
+
+
+def paired_lines(
+    first: Mapping[int, Mapping[Any, bool]], second: Mapping[int, Mapping[Any, bool]], pairs: int = 1
+) -> list[str]:
+    """One line with McNemar's exact test for each seed that both have.
+
+    Args:
+        first, second: seed -> image -> answered rightly.
+        pairs: how many pairs of entries are compared; the level is divided by all tests made.
+
+    Raises:
+        UserError: a seed's answers are about different images.
+    """
+    common = sorted(first.keys() & second.keys())
+    tests = pairs * len(common)
+    lines = []
     for seed in common:
-        first, second = answers[0][seed], answers[1][seed]
-        if first.keys() != second.keys():
+        one, two = first[seed], second[seed]
+        if one.keys() != two.keys():
             raise UserError(
                 f"seed {seed}: the two runs were tested on different images", "run both again on the same data"
             )
-        only_first = sum(first[i] and not second[i] for i in first)
-        only_second = sum(second[i] and not first[i] for i in first)
+        only_first = sum(one[i] and not two[i] for i in one)
+        only_second = sum(two[i] and not one[i] for i in one)
         p = statistics.mcnemar(only_first, only_second)
-        one, two = (100 * sum(right.values()) / len(right) for right in (first, second))
+        share, other = (100 * sum(right.values()) / len(right) for right in (one, two))
         chance = f"p = {p:.4f}" if p >= 1e-4 else "p < 0.0001"
-        called = "different" if p < 0.05 / len(common) else "not distinguishable"
-        level = "5 %, Bonferroni" if len(common) > 1 else "5 %"
-        print(
-            f"seed {seed}: {one:.2f} and {two:.2f} ({two - one:+.2f}) on {len(first)} images; only first right "
+        called = "different" if p < 0.05 / tests else "not distinguishable"
+        level = "5 %, Bonferroni" if tests > 1 else "5 %"
+        lines.append(
+            f"seed {seed}: {share:.2f} and {other:.2f} ({other - share:+.2f}) on {len(one)} images; only first right "
             f"{only_first}, only second right {only_second}; {chance} ({called} at {level})"
         )
-    return 0
+    return lines
 
 
 def _answers(entry: declare.Entry, args: argparse.Namespace) -> dict[int, dict[Any, bool]]:

@@ -21,8 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print the lists."""
-    declared = declare.load()
     root = data_root(args.data_root)
+    declared = declare.load(root)
     parts = {"tables": _tables, "methods": _methods, "datasets": _datasets, "experiments": _experiments}
     for name, part in parts.items():
         if args.what == name or (not args.what and name != "experiments"):

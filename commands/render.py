@@ -1,4 +1,7 @@
-"""`render`: draw tables, confusion matrices and CSVs again from what results/ holds; nothing is trained."""
+"""`render`: draw tables, confusion matrices and CSVs again from what results/ holds; nothing is trained.
+
+With a data root, kept runs are first scored on the subsets whose lists have come to hand since.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import declare, matrix, plan, store
+from bench.collect import CLASS_COLUMNS, RUN_COLUMNS, collect, kept_folders
 from bench.data.source import data_root
 from bench.errors import UserError
 from bench.plan import Planned
-from commands.arguments import seed
+from commands.arguments import add_variant, seed, tables_asked
 
 REAL: tuple[str, ...] = ("paper", "short")
 
@@ -21,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `render`."""
     parser.add_argument("--table", nargs="+", default=[], metavar="ID", help="tables (default: all)")
     parser.add_argument("--paper", nargs="+", default=[], metavar="ID", help="every table of a paper")
+    add_variant(parser)
     parser.add_argument(
         "--profile",
         choices=("real", "quick"),
@@ -39,14 +44,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Render."""
-    declared = declare.load()
+    declared = declare.load(data_root(args.data_root))
     everything = not (args.table or args.paper)
-    tables = matrix.selected_tables(declared, args.table, args.paper, everything)
+    tables = tables_asked(declared, args, everything)
     profile = "quick" if args.profile == "quick" else "paper"
     seeds = args.seeds or ([0] if profile == "quick" else [0, 1, 2])
     results = store.results_folder(args.results, profile)
     shown = "" if args.quiet else args.format
-    draw(declared, tables, profile, results, seeds, args.selection, shown, root=data_root(args.data_root))
+    root = data_root(args.data_root)
+    if root and profile != "quick":
+        for problem in collect(kept_folders(results), results, declared, root):
+            print(f"warning: {problem}", file=sys.stderr)
+    draw(declared, tables, profile, results, seeds, args.selection, shown, root=root)
     return 0
 
 
@@ -89,7 +98,7 @@ def draw(
             write.write(comparison, folder)
         if format:
             print(write.text(comparison, format))
-    _confusions(comparisons, results)
+    _confusions(declared, comparisons, results)
     print(summary.line(comparisons))
     if not selection:
         print(f"written to {folder}/<table>.md, .csv, .tex, .html; confusion matrices in {results / 'confusion'}/")
@@ -97,8 +106,6 @@ def draw(
 
 def _read(pd: Any, path: Path) -> Any:
     """A results CSV; an empty frame where nothing has been run."""
-    from bench.collect import CLASS_COLUMNS, RUN_COLUMNS
-
     if store.read_rows(path):  # says which row is wrong, where one is
         return pd.read_csv(path, dtype={"run": str, "commit": str, "data_hash": str, "epoch": str})
     return pd.DataFrame(columns=list(CLASS_COLUMNS if path.name == "per_class.csv" else RUN_COLUMNS))
@@ -125,7 +132,8 @@ def _blocked(
         if stop is None and scored.subset_of:
             stop = planner.blocker(declare.Entry(experiment=entry.experiment, protocol=scored), ())
         if stop is not None:
-            found[claim.experiment, claim.protocol] = f"{stop.message}. {stop.hint}" if stop.hint else stop.message
+            told = [stop.message.rstrip("."), stop.hint] if stop.hint else [stop.message]
+            found[claim.experiment, claim.protocol] = ". ".join(told)
     return found
 
 
@@ -160,7 +168,7 @@ def _answers(results: Path) -> Any:
     return answers
 
 
-def _confusions(comparisons: Sequence[Any], results: Path) -> None:
+def _confusions(declared: declare.Declarations, comparisons: Sequence[Any], results: Path) -> None:
     """Draw the confusion matrix of each compared run that has none yet."""
     wanted = {
         (row["run"], cell.selection): (cell, row) for c in comparisons for cell in c.cells.values() for row in cell.runs
@@ -172,5 +180,6 @@ def _confusions(comparisons: Sequence[Any], results: Path) -> None:
             from tables.render import confusion
 
             fold = f" fold {int(row['fold']) + 1}" if row["fold"] else ""
-            title = f"{row['experiment']} on {row['protocol']}, seed {int(row['seed'])}{fold}, {selection}"
+            protocol = declared.protocol(row["protocol"]).subset_of or row["protocol"]  # what all predictions are for
+            title = f"{row['experiment']} on {protocol}, seed {int(row['seed'])}{fold}, {selection}"
             confusion.draw(source, title, cell.synthetic)

@@ -16,7 +16,7 @@ from bench.errors import UserError, unknown
 from bench.plan import Planned
 from bench.queue import Local, Outcome, Task, cores
 from commands import render
-from commands.arguments import count, device, seed
+from commands.arguments import add_variant, count, device, seed, tables_asked
 from commands.figures import draw_figures, figure_runs, figures_of
 from commands.progress import Progress, duration
 
@@ -29,10 +29,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--table", nargs="+", default=[], metavar="ID", help="tables such as fervt-table11")
     what.add_argument("--paper", nargs="+", default=[], metavar="ID", help="every table of a paper")
     what.add_argument("--all", action="store_true", help="every table of every paper")
+    what.add_argument(
+        "--experiment", nargs="+", default=[], metavar="ID", help="these experiments on every --protocol, no table"
+    )
     what.add_argument("--dataset", nargs="+", default=[], help="only entries on these datasets")
-    what.add_argument("--protocol", nargs="+", default=[], help="only entries on these protocols")
+    what.add_argument("--protocol", nargs="+", default=[], help="only on these protocols; those of --experiment")
     what.add_argument("--method", nargs="+", default=[], help="only these methods")
     what.add_argument("--backbone", nargs="+", default=[], help="only these backbones")
+    add_variant(what)
     what.add_argument("--seeds", nargs="+", type=seed, help="seeds to run (default: 0 1 2 for profile paper, else 0)")
     how = parser.add_argument_group("how")
     how.add_argument(
@@ -65,16 +69,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Plan, run, collect, render."""
-    declared = declare.load()
-    if not (args.table or args.paper or args.all):
+    if not (args.table or args.paper or args.all or args.experiment):
         raise UserError("nothing asked for", "name a table (--table fervt-table11), a paper (--paper fervt) or --all")
-    tables = matrix.selected_tables(declared, args.table, args.paper, args.all)
     root = data_root(args.data_root)
+    declared = declare.load(root)
+    tables = [] if args.experiment else tables_asked(declared, args, args.all)
     profile = args.profile or ("paper" if root else "quick")
     seeds = list(dict.fromkeys(args.seeds or ([0, 1, 2] if profile == "paper" else [0])))
     results = store.results_folder(args.results, profile)
     if profile == "quick":
         print("profile quick: SYNTHETIC faces made on this machine; no number below is comparable with a paper's")
+    if args.experiment:
+        from commands import experiment
+
+        return experiment.main(declared, args, root, profile, seeds, results)
     figures = figures_of(declared, tables) if args.figures else []
     runs = wanted_runs(declared, args, tables, figures, profile, seeds)
     planned = plan.plan(runs, root, results, args.force, args.skip_bad)
@@ -85,6 +93,22 @@ def main(args: argparse.Namespace) -> int:
     blocked = bool(unanswered) or any(p.status == "blocked" for p in planned)
     if args.plan:
         return BLOCKED if blocked else DONE
+    planned, failed = carry_out(planned, declared, root, results, args)
+    # a shortened recipe asks for no seeds of its own; the table stands for the paper's profile
+    shown = [0, 1, 2] if profile == "short" else seeds
+    render.draw(declared, tables, profile, results, shown, args.selection, args.format, planned=planned, root=root)
+    draw_figures(declared, figures, profile, results, root, seeds[0])
+    return FAILED if failed else BLOCKED if blocked else DONE
+
+
+def carry_out(
+    planned: list[Planned], declared: declare.Declarations, root: Path | None, results: Path, args: argparse.Namespace
+) -> tuple[list[Planned], bool]:
+    """Read data, run what is missing, collect.
+
+    Returns:
+        The plan with every key, and whether anything failed.
+    """
     keyed, broken = prepare_data(planned, root, results, args)
     # runs whose data had to be read first may turn out to be cached: those have not been checked yet
     planned = keyed if keyed is planned else recheck(keyed, root, results, args)
@@ -92,13 +116,9 @@ def main(args: argparse.Namespace) -> int:
     folders = [store.find_result(p.key, results) for p in planned if p.key]
     problems = collect([folder for folder in folders if folder is not None], results, declared, root)
     for problem in problems:
-        print(f"warning: {problem}; the next call makes this run again", file=sys.stderr)
-    # a shortened recipe asks for no seeds of its own; the table stands for the paper's profile
-    shown = [0, 1, 2] if profile == "short" else seeds
-    render.draw(declared, tables, profile, results, shown, args.selection, args.format, planned=planned, root=root)
-    draw_figures(declared, figures, profile, results, root, seeds[0])
-    failed = broken or problems or any(outcome.status == "failed" for outcome in outcomes)
-    return FAILED if failed else BLOCKED if blocked else DONE
+        print(f"warning: {problem}", file=sys.stderr)
+    failed = bool(broken or problems) or any(outcome.status == "failed" for outcome in outcomes)
+    return planned, failed
 
 
 def wanted_runs(

@@ -7,14 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench import collect, declare, matrix, plan, registry, store
+from bench import collect, declare, matrix, plan, registry, store, variants
 from bench.data.source import data_root
 from bench.errors import UserError
+from commands.arguments import add_variant
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `show`."""
     parser.add_argument("name", metavar="CELL|ENTRY", help="table/row/column, or experiment:protocol")
+    add_variant(parser)
     parser.add_argument("--profile", choices=declare.PROFILES, default="paper", help="recipe and key of this profile")
     parser.add_argument("--seed", type=int, default=0, help="seed of the key shown (default 0)")
     parser.add_argument("--json", action="store_true", help="the same as JSON")
@@ -24,11 +26,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print one cell or entry."""
-    declared = declare.load()
-    claim = declared.claim(args.name) if "/" in args.name else None
+    declared = declare.load(data_root(args.data_root))
+    claim = declared.claim(args.name) if "/" in args.name and ":" not in args.name else None
     facts: dict[str, Any] = {}
     if claim is not None:
         table = declared.table(claim.table)
+        if args.variant:
+            claim = variants.claim_on(declared, claim, args.variant)
         facts["claim"] = {
             "cell": claim.cell, "printed": f"{claim.printed}{claim.unit}", "metric": claim.metric,
             "paper": declared.papers[table.paper].title, "where": table.where,

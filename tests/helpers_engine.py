@@ -338,7 +338,7 @@ def forget() -> None:
     """Empty every cache that holds declarations or plug-ins."""
     from bench import declare, registry
 
-    declare.load.cache_clear()
+    declare.installed.cache_clear()
     registry.available.cache_clear()
 
 

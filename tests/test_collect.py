@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 from bench import collect, store
-from bench.declare import Declarations
+from bench.data import source
+from bench.declare import Declarations, Protocol
+from bench.errors import UserError
 
 pytest_plugins = ("helpers_engine",)
 CLASSES = ("neutral", "happiness", "surprise", "sadness")
@@ -159,7 +161,109 @@ def test_a_subset_that_was_not_wholly_predicted_is_a_problem(
     run = finished(tmp_path / "a1", {"last": [(3, 12)]})
     monkeypatch.setattr("tinyfer.data.TinyFaces.splits_at", ["test"] * 120)
     (problem,) = collect.collect([run], results, tiny)
-    assert "tiny-half: only 15 of its 60 images were predicted" in problem
+    assert "tiny-half is not scored: only 15 of its 60 images were predicted" in problem
+    assert {row["protocol"] for row in rows(results)} == {"tiny-4"}
+
+
+@pytest.fixture
+def list_at_hand(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether the subset's list can be found; its last element counts."""
+    told = [True]
+    check = source.Copies.check
+
+    def checked(self: source.Copies, protocol: Protocol, *more: Any) -> None:
+        if protocol.subset_of and not told[-1]:
+            raise UserError("its list is not here")
+        check(self, protocol, *more)
+
+    monkeypatch.setattr(source.Copies, "check", checked)
+    return told
+
+
+def test_a_subset_is_scored_once_its_list_is_there(
+    tiny: Declarations, results: Path, tmp_path: Path, list_at_hand: list[bool]
+) -> None:
+    """Nothing is trained again: the kept predictions give the rows, and no other row changes."""
+    run = finished(tmp_path / "a1", {"last": [(3, 12)], "test-best": [(2, 15)]}, synthetic=False)
+    other = finished(tmp_path / "b1", {"last": [(3, 12)]}, synthetic=False, seed=1, protocol="tiny-folds")
+    list_at_hand.append(False)
+    assert collect.collect([run, other], results, tiny) == []
+    before = rows(results)
+    assert {row["protocol"] for row in before} == {"tiny-4", "tiny-folds"}
+    list_at_hand.append(True)
+    assert collect.kept_folders(results) == [results / "runs" / "a1", results / "runs" / "b1"]
+    assert collect.collect(collect.kept_folders(results), results, tiny) == []
+    found = rows(results)
+    assert [row for row in found if row["protocol"] != "tiny-half"] == before
+    assert [(row["selection"], row["n"], row["correct"]) for row in rows(results, protocol="tiny-half")] == [
+        ("last", "15", "6"), ("test-best", "15", "8"),
+    ]  # fmt: skip
+    halves = [row for row in collect.read_rows(results / "per_class.csv") if row["protocol"] == "tiny-half"]
+    assert sum(int(row["n"]) for row in halves) == 30
+    # the list is gone again: what was scored stays, also when something else makes the run scored again
+    list_at_hand.append(False)
+    (results / "confusion" / "a1-last.csv").unlink()
+    assert collect.collect(collect.kept_folders(results), results, tiny) == []
+    assert rows(results) == found
+    assert (results / "confusion" / "a1-last.csv").is_file()
+
+
+def test_rows_on_a_subset_do_not_outlive_their_run(
+    tiny: Declarations, results: Path, tmp_path: Path, list_at_hand: list[bool]
+) -> None:
+    """A run that was made again has other predictions; so have newer runs of the same entry, seed and fold."""
+    collect.collect([finished(tmp_path / "a1", {"last": [(3, 12)]})], results, tiny)
+    collect.collect([finished(tmp_path / "c1", {"last": [(3, 12)]}, seed=1)], results, tiny)
+    list_at_hand.append(False)
+    collect.collect([finished(tmp_path / "a1", {"last": [(3, 20)]}, finished="later")], results, tiny)
+    collect.collect([finished(tmp_path / "d1", {"last": [(3, 20)]}, seed=1)], results, tiny)
+    assert {(row["run"], row["protocol"], row["correct"]) for row in rows(results)} == {
+        ("a1", "tiny-4", "20"), ("d1", "tiny-4", "20"),
+    }  # fmt: skip
+    per_class = collect.read_rows(results / "per_class.csv")
+    assert {(row["run"], row["protocol"]) for row in per_class} == {("a1", "tiny-4"), ("d1", "tiny-4")}
+
+
+def test_an_image_listed_twice_counts_twice(
+    tiny: Declarations, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tinyfer.data import TinyFaces  # type: ignore[import-not-found]
+
+    index = TinyFaces.index
+
+    def repeated(self: Any, protocol: Protocol) -> pd.DataFrame:
+        listed = index(self, protocol)
+        return pd.concat([listed, listed.iloc[:1], listed.iloc[:1]]) if protocol.subset_of else listed
+
+    monkeypatch.setattr(TinyFaces, "index", repeated)
+    run = finished(tmp_path / "a1", {"last": [(3, 12)], "last-k": [(2, 15), (3, 0)]})
+    assert collect.collect([run], results, tiny) == []
+    found = {row["selection"]: (row["n"], row["correct"]) for row in rows(results, protocol="tiny-half")}
+    assert found == {"last": ("17", "8"), "last-k": ("17", "5")}  # (10 + 0) / 2
+    fields = collect.read_rows(results / "per_class.csv")
+    first = [r for r in fields if (r["protocol"], r["selection"], r["class"]) == ("tiny-half", "last", LABELS[0])]
+    assert [int(row["n"]) for row in first] == [LABELS[::2].count(LABELS[0]) + 2]
+
+
+def test_images_a_run_left_out_may_lack_in_a_subset(tiny: Declarations, results: Path, tmp_path: Path) -> None:
+    run = finished(tmp_path / "a1", {"last": [(3, 12)]}, skipped=1, preprocessing="rafdb-aligned")
+    path = run / "predictions-last.parquet"
+    pd.read_parquet(path).iloc[1:].to_parquet(path)
+    changed = {"last": store.Selected(epochs=(3,), file=path.name, sha256=store.sha256_file(path))}
+    result = store.read_result(run).model_copy(update={"selections": changed})
+    store.write_text(run / "result.json", result.model_dump_json())
+    assert collect.collect([run], results, tiny) == []
+    assert {(r["protocol"], r["n"], r["skipped"], r["preprocessing"]) for r in rows(results)} == {
+        ("tiny-4", "29", "1", "rafdb-aligned"), ("tiny-half", "14", "1", "rafdb-aligned"),
+    }  # fmt: skip
+
+
+def test_rows_of_earlier_versions_are_read(tiny: Declarations, results: Path, tmp_path: Path) -> None:
+    collect.collect([finished(tmp_path / "a1", {"last": [(3, 12)]})], results, tiny)
+    old = pd.read_csv(results / "runs.csv", dtype=str).drop(columns=["preprocessing", "skipped"])
+    old.to_csv(results / "runs.csv", index=False)
+    collect.collect([finished(tmp_path / "b1", {"last": [(3, 12)]}, seed=1)], results, tiny)
+    assert {(row["run"], row["skipped"]) for row in rows(results)} == {("a1", ""), ("b1", "0")}
 
 
 def test_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,3 +170,82 @@ def test_unknown_rule_names_the_nearest(tmp_path: Path, ferplus_images: list[Ima
     assert "majority" in error.value.hint
     with pytest.raises(UserError, match=r"needs fer2013new\.csv"):
         ds.index(ferplus_protocol("soft/fer2013new"))
+
+
+# --- skip_bad ---------------------------------------------------------------------------------------------------------
+
+
+def skipping(root: Path) -> FERPlus:
+    ds = FERPlus(root, ferplus_protocol())
+    ds.skip_bad = True
+    return ds
+
+
+COUNTS = {"train": 6, "val": 3, "test": 3}
+
+
+def test_what_is_bad_is_left_out_and_recorded(tmp_path: Path, ferplus_images: list[Image]) -> None:
+    root = write_official(tmp_path, ferplus_images)
+    (root / TEST / "fer0000010.png").unlink()
+    (root / TEST / "fer0000011.png").write_bytes(b"")
+    replace(f"{TRAIN}/label.csv", ",8", ",eight")(root)
+    replace(f"{TRAIN}/label.csv", "fer0000002.png", "")(root)
+    replace("FER2013Valid/label.csv", ",2,0\n", ",2\n")(root)
+    ds = skipping(root)
+    frame = ds.index(ferplus_protocol(counts=COUNTS))
+    assert frame["name"].tolist() == [f"fer{n:07d}.png" for n in (1, 3, 4, 5, 7, 8, 9, 11)]
+    train = f"{root / TRAIN / 'label.csv'}, row"
+    assert ds.skipped == {
+        f"{TRAIN}/label.csv, row 1": f"{train} 1: 'eight' is not a number of votes (column neutral)",
+        f"{TRAIN}/label.csv, row 3": f"{train} 3: '' is not an image name",
+        "FER2013Valid/label.csv, row 1": f"{root / 'FER2013Valid' / 'label.csv'}, row 1: "
+        "expected 12 columns (name, box, 10 votes), found 11",
+        "fer0000010.png": f"{root / TEST / 'fer0000010.png'} is missing",
+    }
+    found = dict(zip(frame["name"], ds.decoded(frame["name"].tolist()), strict=True))
+    bad = [name for name, image in found.items() if isinstance(image, UserError)]
+    assert bad == ["fer0000011.png"]  # found when it is decoded
+    assert "fer0000011.png is not a readable PNG: empty file" in str(found["fer0000011.png"])
+    assert (found["fer0000009.png"] == ferplus_images[9][3]).all()
+    with pytest.raises(UserError, match=r"fer0000010\.png is missing"):
+        list(ds.pixels(ds.names()))
+
+
+def test_more_lacking_than_was_left_out_is_still_an_error(tmp_path: Path, ferplus_images: list[Image]) -> None:
+    root = write_official(tmp_path, ferplus_images)
+    (root / TEST / "fer0000010.png").unlink()
+    with pytest.raises(UserError, match="test: expected 4, found 2"):
+        skipping(root).index(ferplus_protocol(counts={**COUNTS, "test": 4}))
+
+
+def test_an_intact_copy_gives_the_same_with_skip_bad(tmp_path: Path, ferplus_images: list[Image]) -> None:
+    root = write_official(tmp_path, ferplus_images)
+    plain, ds = FERPlus(root, ferplus_protocol()), skipping(root)
+    assert ds.index(ferplus_protocol(counts=COUNTS)).equals(plain.index(ferplus_protocol(counts=COUNTS)))
+    assert ds.skipped == {}
+    assert (ds.names(), ds.storage, ds.fingerprint()) == (plain.names(), plain.storage, plain.fingerprint())
+
+
+@pytest.mark.parametrize("mutate", [remove_folder, empty_folder])
+def test_a_missing_split_is_never_skipped(tmp_path: Path, ferplus_images: list[Image], mutate: Mutate) -> None:
+    root = write_official(tmp_path, ferplus_images)
+    mutate(root)
+    with pytest.raises(UserError, match=r"is missing: there is no val split|holds no images"):
+        skipping(root).index(ferplus_protocol())
+
+
+def test_rows_joined_by_order_stay_joined(tmp_path: Path, ferplus_images: list[Image]) -> None:
+    """A row of fer2013new.csv with wrong votes loses its image, and no other image moves."""
+    root = write_csvs(tmp_path, ferplus_images)
+    replace("fer2013new.csv", ",8", ",x")(root)
+    replace("fer2013.csv", ",Training", " 7,Training")(root)
+    ds = skipping(root)
+    frame = ds.index(ferplus_protocol("majority/fer2013new"))
+    assert frame["name"].tolist() == [image[1] for image in ferplus_images[1:]]
+    assert list(ds.skipped) == [f"{root.name}/fer2013new.csv, row 2"]
+    for image, found in zip(ferplus_images[1:], ds.decoded(frame["name"].tolist()), strict=True):
+        assert (image[3] == found).all()
+    short = write_csvs(tmp_path / "short", ferplus_images)
+    replace("fer2013new.csv", ",2,0\n", ",2\n")(short)
+    with pytest.raises(UserError, match=r"fer2013new\.csv, row 2: expected 12 columns"):
+        skipping(short).index(ferplus_protocol("majority/fer2013new"))

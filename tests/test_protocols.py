@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from bench import declare
 from bench.data.ferplus_labels import EMOTIONS
+from bench.data.subsets import rule_of
 from bench.declare import Protocol
 
 
+@cache
 def declared() -> dict[str, Protocol]:
     path = declare.ROOT / "bench" / "data" / "protocols.yaml"
     return declare.load_from([], [path]).protocols
@@ -21,14 +25,40 @@ def test_protocols_add_up() -> None:
     known = {*EMOTIONS}
     for name, p in declared().items():
         assert set(p.classes) <= known, name
-        assert p.counts, name
+        assert p.counts or "leak-free" in p.rule, name  # how many have no twin depends on the copy
         assert p.access, name
         for split, classes in p.class_counts.items():
             assert tuple(classes) == p.classes, name
             assert sum(classes.values()) == p.counts[split], name
         if p.subset_of:
             parent = declared()[p.subset_of]
-            assert all(n <= parent.class_counts["test"][c] for c, n in p.class_counts["test"].items()), name
+            assert (p.dataset, p.classes) == (parent.dataset, parent.classes), name
+            assert set(p.counts) <= {"test"}, name
+            for split, classes in p.class_counts.items():
+                assert all(n <= parent.class_counts[split][c] for c, n in classes.items()), name
+
+
+def test_rules_of_subsets_are_known() -> None:
+    for p in declared().values():
+        if p.subset_of:
+            rule = rule_of(p)
+            assert rule.list or rule.leak_free, p.id
+            assert not declared()[p.subset_of].folds, p.id
+
+
+def test_variants_are_other_ways_to_report_the_same_claim() -> None:
+    for p in declared().values():
+        for variant, name in p.variants.items():
+            other = declared()[name]
+            assert (other.dataset, other.classes) == (p.dataset, p.classes), name
+            assert name != p.id
+            if variant in ("leak-free", "ran-raw"):
+                assert other.subset_of == (p.subset_of or p.id), name
+            if variant == "leak-free":
+                assert rule_of(other).leak_free
+                assert rule_of(other).list == (rule_of(p).list if p.subset_of else "")
+            if variant == "ran-raw":
+                assert rule_of(other) == replace(rule_of(p), raw=True)
 
 
 RAN = {

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from bench.data.own_file import FILE as OWN_FILE
 from bench.declare import Protocol
 from bench.errors import UserError
 
@@ -37,6 +38,8 @@ class Dataset(ABC):
     """Names `detect` can return, the preferred one first."""
     looked_for: ClassVar[str] = ""
     """What makes a folder this dataset, in words for an error message."""
+    own_data: ClassVar[bool] = False
+    """Whether it reads folders with a ferbench.yaml; all other datasets leave those alone."""
     decode: ClassVar[Mapping[str, object]] = {}
     """Settings that change pixel values; part of the cache's identity."""
     benchmark: ClassVar[str] = ""
@@ -63,6 +66,11 @@ class Dataset(ABC):
     @abstractmethod
     def detect(cls, root: Path) -> str | None:
         """The layout found under `root`, judged by content; None when it is not a usable copy of this dataset."""
+
+    @classmethod
+    def serves(cls, root: Path, protocol: Protocol) -> bool:
+        """Whether the copy at `root` is the one `protocol` speaks of, where copies declare protocols of their own."""
+        return True
 
     @classmethod
     def near_miss(cls, root: Path) -> str:
@@ -111,6 +119,10 @@ class Dataset(ABC):
     def read(self, name: str) -> np.ndarray:
         """One image as it is stored, of whatever size (for `data verify`)."""
         return next(iter(self.pixels([name])))
+
+    def image_file(self, name: str) -> Path | None:
+        """The file an image is stored in; None where images are rows of a table, or made."""
+        return None
 
     def splits(self) -> list[str]:
         """The split of every image in `names()` before any label rule; empty where there is no fixed split."""
@@ -186,6 +198,8 @@ def find_copies(data_root: Path, dataset_class: type[Dataset]) -> list[Path]:
     """Every copy of a dataset under `data_root`, the one that `find_dataset` gives first."""
     found: list[tuple[int, int, Path]] = []
     for folder in _candidates(data_root):
+        if is_own(folder) != dataset_class.own_data:
+            continue
         layout = dataset_class.detect(folder)
         if layout is not None:
             found.append((dataset_class.layouts.index(layout), len(found), folder))
@@ -199,9 +213,15 @@ def is_synthetic(root: Path) -> bool:
     return (root / MARKER).is_file()
 
 
+def is_own(root: Path) -> bool:
+    """Whether a ferbench.yaml says that this folder is a user's own data, and no copy of a published dataset."""
+    return (root / OWN_FILE).is_file()
+
+
 def why_not_found(data_root: Path, dataset_class: type[Dataset]) -> list[str]:
     """Incomplete copies under `data_root`, each with what it lacks: `near_miss` of every folder that has one."""
-    return [text for folder in _candidates(data_root) if (text := dataset_class.near_miss(folder))]
+    folders = [folder for folder in _candidates(data_root) if is_own(folder) == dataset_class.own_data]
+    return [text for folder in folders if (text := dataset_class.near_miss(folder))]
 
 
 def _candidates(data_root: Path) -> list[Path]:
@@ -211,4 +231,6 @@ def _candidates(data_root: Path) -> list[Path]:
         inside = [entry for entry in data_root.iterdir() if not entry.name.startswith(".") and entry.is_dir()]
     except PermissionError:
         raise UserError(f"data root {data_root} cannot be read", "check its permissions") from None
+    if is_own(data_root):
+        return [data_root]  # its class folders are not copies of anything
     return [data_root, *sorted(inside)]

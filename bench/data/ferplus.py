@@ -19,6 +19,7 @@ import numpy as np
 from bench.data import ferplus_labels as labels
 from bench.data.base import SPLITS, Dataset, check_counts
 from bench.data.ferplus_files import FOLDERS, SIZE, Found, PixelRows, look, read_png
+from bench.data.subsets import subset_blocked, subset_index
 from bench.declare import Protocol
 from bench.errors import UserError, unknown
 from bench.registry import dataset
@@ -95,10 +96,9 @@ class FERPlus(Dataset):
 
     def blocked(self, protocol: Protocol) -> UserError | None:
         """The reason this copy lacks the votes (or the list) that `protocol` needs."""
-        rule, from_new = _source(protocol)
         if protocol.subset_of:
-            message = f"protocol {protocol.id}: lists of RAN's subsets are not read yet"
-            return UserError(message, f"run {protocol.subset_of}")
+            return subset_blocked(self, protocol)
+        rule, from_new = _source(protocol)
         if rule not in labels.RULES:
             known = [*labels.RULES, *(known + OTHER_SOURCE for known in labels.RULES)]
             return unknown("FERPlus label rule", protocol.rule, known)
@@ -120,10 +120,11 @@ class FERPlus(Dataset):
         problem = self.blocked(protocol)
         if problem:
             raise problem
+        if protocol.subset_of:
+            return subset_index(self, protocol)
         rule, from_new = _source(protocol)
         table = self._from_votes() if from_new else self._from_labels
-        self._check_present(table)
-        numbers = labels.RULES[rule](table.votes)
+        numbers = np.where(self._present(table), labels.RULES[rule](table.votes), labels.NONE)
         kept = np.flatnonzero(numbers != labels.NONE)
         frame = pd.DataFrame(
             {
@@ -139,7 +140,7 @@ class FERPlus(Dataset):
             for column, emotion in enumerate(labels.EMOTIONS):
                 frame[f"soft_{emotion}"] = targets[:, column]
         source = "fer2013new.csv" if from_new else "label.csv"
-        check_counts(frame, protocol, f"{self.folder}: {source} with rule '{rule}'")
+        check_counts(frame, protocol, f"{self.folder}: {source} with rule '{rule}'", skipped=len(self.skipped))
         return frame
 
     def names(self) -> list[str]:
@@ -149,13 +150,24 @@ class FERPlus(Dataset):
         return self._storage.splits
 
     def pixels(self, names: Sequence[str]) -> Iterator[np.ndarray]:
+        for found in self.decoded(names):
+            if isinstance(found, UserError):
+                raise found
+            yield found
+
+    def decoded(self, names: Sequence[str]) -> Iterator[np.ndarray | UserError]:
         for name in names:
-            image = self.read(name)
-            if image.shape != self.shape:
-                size = f"{image.shape[1]}x{image.shape[0]}{' colour' if image.ndim == 3 else ''}"
-                message = f"{self._place(name)} is {size}, not 48x48 grey"
-                raise UserError(message, "use FER2013's own images, not a resized copy")
-            yield image
+            try:
+                image = self.read(name)
+            except UserError as error:
+                yield error
+                continue
+            if image.shape == self.shape:
+                yield image
+                continue
+            size = f"{image.shape[1]}x{image.shape[0]}{' colour' if image.ndim == 3 else ''}"
+            message = f"{self._place(name)} is {size}, not 48x48 grey"
+            yield UserError(message, "use FER2013's own images, not a resized copy")
 
     def read(self, name: str) -> np.ndarray:
         if name not in self._positions:
@@ -163,6 +175,9 @@ class FERPlus(Dataset):
         if self.layout == "folders":
             return read_png(self._place(name))
         return self._pixel_rows.read(self._row_of[name])
+
+    def image_file(self, name: str) -> Path | None:
+        return self._place(name) if self.layout == "folders" else None
 
     def label_files(self) -> dict[str, Path]:
         files = [*self.found.labels.values(), *([self.found.votes] if self.found.votes else [])]
@@ -191,6 +206,11 @@ class FERPlus(Dataset):
             kept = "this layout gives the first; PNG copies have the second, a 'missing image' warning triangle"
         return [f"{name} (test, neutral in the benchmark) names two pictures: {kept}"]
 
+    @property
+    def _left_out(self) -> dict[str, str] | None:
+        """Where wrong rows are entered; None where they are an error."""
+        return self.skipped if self.skip_bad else None
+
     @cached_property
     def _from_labels(self) -> labels.Votes:
         """The three label.csv; the first row of a repeated name counts."""
@@ -202,7 +222,7 @@ class FERPlus(Dataset):
             if split not in self.found.labels:
                 what = path if path.parent.is_dir() else path.parent
                 raise UserError(f"{what} is missing: there is no {split} split", GET)
-            some, table = labels.read_label_csv(path)
+            some, table = labels.read_label_csv(path, self._left_out)
             names += some
             splits += [split] * len(some)
             votes.append(table)
@@ -218,7 +238,7 @@ class FERPlus(Dataset):
     def _rows(self) -> labels.Rows:
         if self.found.votes is None:
             raise UserError(f"fer2013new.csv is not in {self.folder}", GET)
-        return labels.read_fer2013new(self.found.votes)
+        return labels.read_fer2013new(self.found.votes, self._left_out)
 
     def _from_votes(self) -> labels.Votes:
         """fer2013new.csv without nameless rows, the first row of a repeated name."""
@@ -251,23 +271,37 @@ class FERPlus(Dataset):
             for split, folder in self.found.folders.items()
         }
 
-    def _check_present(self, table: labels.Votes) -> None:
-        """Every image of `table` has a picture: a file in its split's folder, or a row of fer2013.csv."""
+    def _present(self, table: labels.Votes) -> np.ndarray:
+        """Which images of `table` (N) have a picture: a file in its split's folder, or a row of fer2013.csv.
+
+        Raises:
+            UserError: one has none and nothing may be left out, or a folder has none at all.
+        """
         if self.layout != "folders":
-            absent = [name for name in table.names if name not in self._positions]
-            if absent:
-                message = f"{self.found.votes} has no row for '{absent[0]}' of label.csv ({len(absent):,} are lacking)"
-                raise UserError(message, GET)
-            return
-        for split in SPLITS:
-            folder, there = self.found.folders[split], self._pictures[split]
-            listed = [n for n, s in zip(table.names, table.splits, strict=True) if s == split]
-            absent = [name for name in listed if name not in there]
-            if absent and not there:
-                raise UserError(f"{folder} holds no images; its labels name {len(listed):,}", "restore its PNG files")
-            if absent:
-                more = f" (and {len(absent) - 1:,} more)" if len(absent) > 1 else ""
-                raise UserError(f"{folder / absent[0]} is missing{more}; the labels name it", "restore the PNG files")
+            absent = {
+                name: f"{self.found.votes} has no row for '{name}'"
+                for name in table.names
+                if name not in self._positions
+            }
+            self._leave_out(absent, GET)
+        else:
+            absent = {}
+            for split in SPLITS:
+                folder, there = self.found.folders[split], self._pictures[split]
+                listed = [n for n, s in zip(table.names, table.splits, strict=True) if s == split]
+                if listed and not there:
+                    message = f"{folder} holds no images; its labels name {len(listed):,}"
+                    raise UserError(message, "restore its PNG files")
+                absent |= {name: f"{folder / name} is missing" for name in listed if name not in there}
+            self._leave_out(absent, "restore the PNG files")
+        return np.array([name not in absent for name in table.names], dtype=bool)
+
+    def _leave_out(self, absent: dict[str, str], hint: str) -> None:
+        """Record images without a picture; raise where none may be left out."""
+        if absent and not self.skip_bad:
+            more = f" (and {len(absent) - 1:,} more)" if len(absent) > 1 else ""
+            raise UserError(f"{next(iter(absent.values()))}{more}; the labels name it", hint)
+        self.skipped.update(absent)
 
     def _place(self, name: str) -> Path:
         """File (and row) of a picture, for reading and for messages."""

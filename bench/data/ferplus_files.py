@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import os
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from bench.data import ferplus_labels as labels
+from bench.data.image import check_png, decode, read_bytes
 from bench.errors import UserError
 
 FOLDERS = {"train": "FER2013Train", "val": "FER2013Valid", "test": "FER2013Test"}
 SIZE = 48
 PIXELS = "add fer2013.csv of the Kaggle FER2013 competition"
 RESTORE_PIXELS = "restore it from your copy of FER2013"
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -100,44 +98,14 @@ def read_png(path: Path) -> np.ndarray:
     """An 8-bit picture of any size: (H, W) grey or (H, W, 3) colour.
 
     Raises:
-        UserError: the file is missing, truncated or damaged (every chunk's CRC is checked: the decoder alone accepts
-            some flipped bits), or is not 8-bit grey or colour.
+        UserError: the file is missing, truncated or damaged, no PNG at all, or not 8-bit grey or colour.
     """
-    from PIL import Image
-
+    data = read_bytes(path)
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing", "restore it: the label file names it") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}", "check its permissions and the disk") from None
-    try:
-        _check_chunks(data)
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            mode, array = image.mode, np.asarray(image)
-    except (OSError, ValueError, SyntaxError, EOFError, zlib.error) as error:
-        reason = str(error).replace(f" {io.BytesIO.__name__}", "").split(" <")[0]
-        raise UserError(f"{path} is not a readable PNG: {reason}", RESTORE_PIXELS) from None
-    if mode not in ("L", "RGB"):
-        raise UserError(f"{path} has mode {mode}, not 8-bit grey", RESTORE_PIXELS)
-    return array
-
-
-def _check_chunks(data: bytes) -> None:
-    """ValueError unless `data` is a whole PNG file with correct checksums."""
-    if data[:8] != PNG_SIGNATURE:
-        raise ValueError("empty file" if not data else "no PNG signature")
-    start = 8
-    while start < len(data):
-        end = start + 8 + int.from_bytes(data[start : start + 4], "big")
-        if end + 4 > len(data):
-            raise ValueError("truncated")
-        if zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise ValueError("checksum error")
-        if data[start + 4 : start + 8] == b"IEND":
-            return
-        start = end + 4
-    raise ValueError("truncated")
+        check_png(data)
+    except ValueError as error:
+        raise UserError(f"{path} is not a readable PNG: {error}", RESTORE_PIXELS) from None
+    return decode(data, str(path))
 
 
 class PixelRows:

@@ -156,24 +156,33 @@ def first_line(path: Path) -> str:
         return ""
 
 
-def read_label_csv(path: Path) -> tuple[list[str], np.ndarray]:
+def read_label_csv(path: Path, skipped: dict[str, str] | None = None) -> tuple[list[str], np.ndarray]:
     """Names (N) and votes (N, 10) of one label.csv; the first row of a repeated name counts.
+
+    Args:
+        skipped: wrong rows are left out and entered here, file and row -> reason; None: a wrong row is an error.
 
     Raises:
         UserError: naming file and row: columns, votes, or a name is wrong.
     """
-    numbered = _rows(path, "name, box, 10 votes")
+    numbered = _rows(path, "name, box, 10 votes", skipped)
     names = [row[0].strip() for _, row in numbered]
-    for (number, _), name in zip(numbered, names, strict=True):
+    votes, usable = _votes(path, numbered, skipped)
+    for at, name in enumerate(names):
         if not name or "/" in name or "\\" in name:
-            raise UserError(f"{path}, row {number}: '{name}' is not an image name", RESTORE)
-    votes = _votes(path, numbered)
-    first = _first_rows(names)
+            _leave_out(skipped, path, numbered[at][0], f"'{name}' is not an image name")
+            usable[at] = False
+    first = _first_rows([name if usable[at] else "" for at, name in enumerate(names)])
+    first.pop("", None)
     return list(first), votes[list(first.values())]
 
 
-def read_fer2013new(path: Path) -> Rows:
+def read_fer2013new(path: Path, skipped: dict[str, str] | None = None) -> Rows:
     """All rows of fer2013new.csv.
+
+    Args:
+        skipped: rows with wrong votes lose their name and are entered here; None: they are an error. A row that is
+            missing or has other columns always is: rows are joined with fer2013.csv by order.
 
     Raises:
         UserError: naming file and row: header, columns, Usage or votes are wrong.
@@ -186,7 +195,8 @@ def read_fer2013new(path: Path) -> Rows:
     for (number, _), value in zip(numbered, usage, strict=True):
         if value not in USAGES:
             raise UserError(f"{path}, row {number}: Usage '{value}' is not one of {', '.join(USAGES)}", RESTORE)
-    return Rows(usage, [row[1].strip() for _, row in numbered], _votes(path, numbered))
+    votes, usable = _votes(path, numbered, skipped)
+    return Rows(usage, [row[1].strip() if usable[at] else "" for at, (_, row) in enumerate(numbered)], votes)
 
 
 def _first_rows(names: Sequence[str]) -> dict[str, int]:
@@ -196,7 +206,7 @@ def _first_rows(names: Sequence[str]) -> dict[str, int]:
     return first
 
 
-def _rows(path: Path, columns: str) -> list[tuple[int, list[str]]]:
+def _rows(path: Path, columns: str, skipped: dict[str, str] | None = None) -> list[tuple[int, list[str]]]:
     """Rows with their numbers (from 1), blank lines left out; every row has 12 columns."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -205,26 +215,46 @@ def _rows(path: Path, columns: str) -> list[tuple[int, list[str]]]:
         raise UserError(f"{path} is missing", "get it from github.com/microsoft/FERPlus") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a text table: {error}", RESTORE) from None
+    width = 2 + len(COLUMNS)
     numbered = [(number, row) for number, row in enumerate(rows, 1) if row]
     for number, row in numbered:
-        if len(row) != 2 + len(COLUMNS):
-            message = f"{path}, row {number}: expected {2 + len(COLUMNS)} columns ({columns}), found {len(row)}"
-            raise UserError(message, RESTORE)
-    return numbered
+        if len(row) != width:
+            _leave_out(skipped, path, number, f"expected {width} columns ({columns}), found {len(row)}")
+    return [(number, row) for number, row in numbered if len(row) == width]
 
 
-def _votes(path: Path, numbered: Sequence[tuple[int, list[str]]]) -> np.ndarray:
+def _votes(
+    path: Path, numbered: Sequence[tuple[int, list[str]]], skipped: dict[str, str] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Votes (N, 10) and whether each row's are right (N); wrong rows hold zeros."""
     cells = chain.from_iterable(row[2:] for _, row in numbered)
     size = len(numbered) * len(COLUMNS)
+    usable = np.ones(len(numbered), dtype=bool)
     try:
         votes = np.fromiter(map(int, cells), dtype=np.int64, count=size).reshape(-1, len(COLUMNS))
+        if not (votes < 0).any():
+            return votes, usable
     except (ValueError, OverflowError):
-        votes = None
-    if votes is None or (votes < 0).any():
-        for number, row in numbered:
-            for column, cell in zip(COLUMNS, row[2:], strict=True):
-                if not cell.strip().isascii() or not cell.strip().isdigit():
-                    message = f"{path}, row {number}: '{cell}' is not a number of votes (column {column})"
-                    raise UserError(message, RESTORE)
-        raise UserError(f"{path}: a vote is out of range", RESTORE)
-    return votes
+        pass
+    votes = np.zeros((len(numbered), len(COLUMNS)), dtype=np.int64)
+    for at, (number, row) in enumerate(numbered):
+        wrong = [(cell, column) for cell, column in zip(row[2:], COLUMNS, strict=True) if not _is_count(cell)]
+        if wrong:
+            cell, column = wrong[0]
+            _leave_out(skipped, path, number, f"'{cell}' is not a number of votes (column {column})")
+            usable[at] = False
+        else:
+            votes[at] = [int(cell) for cell in row[2:]]
+    return votes, usable
+
+
+def _is_count(cell: str) -> bool:
+    digits = cell.strip()
+    return digits.isascii() and digits.isdigit() and len(digits) < 10
+
+
+def _leave_out(skipped: dict[str, str] | None, path: Path, row: int, reason: str) -> None:
+    """Record a wrong row; raise where none may be left out."""
+    if skipped is None:
+        raise UserError(f"{path}, row {row}: {reason}", RESTORE)
+    skipped[f"{path.parent.name}/{path.name}, row {row}"] = f"{path}, row {row}: {reason}"

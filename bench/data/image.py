@@ -25,8 +25,8 @@ def read_image(path: Path, convert: bool = False) -> np.ndarray:
 
     Args:
         path: the file.
-        convert: accept RGBA, palette, CMYK, YCbCr and one-bit pictures too, converted to RGB as Pillow does (AffectNet's
-            come from the web in all forms); else such a file is an error, since a published set is uniform.
+        convert: accept RGBA, palette, CMYK, YCbCr and one-bit pictures too, converted to RGB as Pillow does
+            (AffectNet's come from the web in all forms); else it is an error, since a published set is uniform.
 
     Returns:
         uint8 (H, W) grey or (H, W, 3) RGB.
@@ -35,13 +35,17 @@ def read_image(path: Path, convert: bool = False) -> np.ndarray:
         UserError: the file is absent, empty, truncated, damaged (PNG checksums are checked: the decoder accepts some
             flipped bits), no image, or of a kind that is refused (16 bits a channel always is).
     """
+    return decode(read_bytes(path), str(path), convert)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The contents of a file that a label names; UserError where it is missing or cannot be read."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path} is missing", "restore it: the label file names it") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}", "check links, permissions and the disk") from None
-    return decode(data, str(path), convert)
 
 
 def decode(data: bytes, where: str, convert: bool = False) -> np.ndarray:

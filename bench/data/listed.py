@@ -145,7 +145,8 @@ class ListedDataset(Dataset):
         self._refuse_bad()
         frame = self.select(self.listing.frame, protocol).drop(columns="path").reset_index(drop=True)
         source = ", ".join(self.listing.label_files) or "its folders"
-        check_counts(frame, protocol, f"{self.folder}: {source}", skipped=len(self.skipped))
+        lost = len(self.skipped) + sum(bad.images - 1 for bad in self.listing.bad)
+        check_counts(frame, protocol, f"{self.folder}: {source}", skipped=lost)
         return frame
 
     def _refuse_bad(self) -> None:
@@ -201,6 +202,9 @@ class ListedDataset(Dataset):
     def path(self, name: str) -> Path:
         """The file of an image."""
         return self.base / str(self._row(name)["path"])
+
+    def image_file(self, name: str) -> Path | None:
+        return self.path(name)
 
     def _decode(self, name: str) -> np.ndarray | UserError:
         try:

@@ -29,6 +29,7 @@ class Bad:
     kind: Kind
     message: str  # names file and row
     hint: str
+    images: int = 1  # how many images it costs (a sequence of CK+ without a label: six)
 
 
 @dataclass
@@ -91,7 +92,7 @@ def safe_name(name: str) -> bool:
     return name.isprintable()
 
 
-def entries(folder: Path, limit: int = 0) -> list[os.DirEntry[str]]:
+def entries(folder: Path | str, limit: int = 0) -> list[os.DirEntry[str]]:
     """Entries of a folder in name order, without hidden and system files; at most `limit`, if given.
 
     Raises:

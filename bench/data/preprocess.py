@@ -93,7 +93,9 @@ def apply(
     if profile.kernel == "none":
         wanted = f"{profile.size}x{profile.size}"
         message = f"{where} is {width}x{height}, not {wanted} as published"
-        raise UserError(message, "use the published images, or a preprocessing that resizes (see preprocessing.yaml)")
+        others = [p.id for p in profiles().values() if p.dataset == profile.dataset and p.kernel != "none"]
+        choice = f", or a preprocessing that resizes: {', '.join(others)}" if others else ""
+        raise UserError(message, f"use the published images{choice}")
     return _resize(image, profile.size, profile.kernel)
 
 

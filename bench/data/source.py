@@ -57,7 +57,7 @@ class Copies:
 
     def __init__(self, root: Path | None) -> None:
         self.root = root
-        self._folders: dict[type[Dataset], Path | None] = {}
+        self._folders: dict[type[Dataset], list[Path]] = {}
         self._opened: dict[tuple[str, bool, str], Dataset] = {}
 
     def open(
@@ -86,7 +86,7 @@ class Copies:
         from bench.data.base import is_synthetic, why_not_found
 
         adapter = registered.load()
-        found = self._folder(adapter)
+        found = self._folder(adapter, protocol)
         if found is None:
             near = " ".join(why_not_found(self.root, adapter))
             raise UserError(f"{protocol.dataset}: not found under {self.root}. {near}".strip(), _how(protocol))
@@ -100,13 +100,13 @@ class Copies:
             raise stop
         return opened
 
-    def _folder(self, adapter: type[Dataset]) -> Path | None:
-        from bench.data.base import find_dataset
+    def _folder(self, adapter: type[Dataset], protocol: Protocol) -> Path | None:
+        from bench.data.base import find_copies
 
         assert self.root is not None  # checked by _open
         if adapter not in self._folders:
-            self._folders[adapter] = find_dataset(self.root, adapter)
-        return self._folders[adapter]
+            self._folders[adapter] = find_copies(self.root, adapter)
+        return next((folder for folder in self._folders[adapter] if adapter.serves(folder, protocol)), None)
 
 
 def _registered(protocol: Protocol) -> registry.Registered:

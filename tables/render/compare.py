@@ -101,7 +101,7 @@ def compare(table: Table, results: Results, settings: Settings) -> Comparison:
 
 # ----------------------------------------------------------------------------------------------------------- one cell
 def _cell(claim: Claim, results: Results, settings: Settings, selection: str) -> Cell:
-    differs = ("†protocol",) if claim.differs else ()
+    differs = _marks(claim)
     if claim.cited:
         return Cell(claim, Judgement(Kind.CITED, claim.cited), selection, marks=("cited", *differs))
     if claim.metric.startswith(PARAMETERS):
@@ -109,10 +109,14 @@ def _cell(claim: Claim, results: Results, settings: Settings, selection: str) ->
     for profile in settings.profiles:
         cell = _measured(claim, results, settings, selection, profile)
         if cell:
-            return replace(cell, marks=(*differs, *cell.marks))
+            return replace(cell, marks=(*_marks(cell.claim), *cell.marks))
     return Cell(
         claim, _why_nothing(claim, results, settings, selection), selection, wanted=settings.seeds, marks=differs
     )
+
+
+def _marks(claim: Claim) -> tuple[str, ...]:
+    return ("†protocol",) if claim.differs else ()
 
 
 def _why_nothing(claim: Claim, results: Results, settings: Settings, selection: str) -> Judgement:
@@ -126,7 +130,9 @@ def _why_nothing(claim: Claim, results: Results, settings: Settings, selection: 
     blocked = settings.blocked.get((claim.experiment, claim.protocol))
     if blocked:
         return Judgement(Kind.BLOCKED, blocked)
-    return Judgement(Kind.NOT_RUN, f"python run_all.py --table {claim.table} --profile {settings.profiles[0]}")
+    table, _, variant = claim.table.partition("@")
+    words = f"--table {table} --variant {variant}" if variant else f"--table {table}"
+    return Judgement(Kind.NOT_RUN, f"python run_all.py {words} --profile {settings.profiles[0]}")
 
 
 def _parameter_cell(claim: Claim, settings: Settings, selection: str) -> Cell:
@@ -152,6 +158,7 @@ def _measured(claim: Claim, results: Results, settings: Settings, selection: str
     if not scores:
         return None
     values = list(scores.values())
+    claim = _with_skipped(claim, used)
     # a shortened recipe is never judged, so no number of seeds is missing from it
     wanted = len(values) if profile == "short" else settings.seeds
     judgement = verdict(claim.printed, values, wanted, protocol_differs=claim.differs, profile=profile)
@@ -176,6 +183,16 @@ def _measured(claim: Claim, results: Results, settings: Settings, selection: str
         runs=tuple(row for runs in used.values() for row in runs.folds.values()),
         marks=marks,
     )
+
+
+def _with_skipped(claim: Claim, used: Mapping[int, SeedRuns]) -> Claim:
+    """The claim, with images that runs left out among the reasons why their protocol is not the paper's."""
+    skipped = {int(n) for runs in used.values() for row in runs.folds.values() if (n := row.get("skipped")) == n and n}
+    if not skipped:
+        return claim
+    count = " or ".join(f"{n:,}" for n in sorted(skipped))
+    why = f"{count} image{'s' * (skipped != {1})} skipped (--skip-bad): not the benchmark"
+    return claim.model_copy(update={"differs": "; ".join(filter(None, [claim.differs, why]))})
 
 
 def _scores(

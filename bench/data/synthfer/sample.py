@@ -14,7 +14,7 @@ from bench.data.synthfer.people import Fields, people
 from bench.data.synthfer.render import render
 from bench.data.synthfer.rng import Draws, key_of
 from bench.data.synthfer.scene import OCCLUSIONS, degrees, draw_scene
-from bench.data.synthfer.variants import Variant, roster, variant_of
+from bench.data.synthfer.variants import Roster, Variant, roster, variant_of
 from bench.errors import UserError
 
 # Raised whenever the pixels or the facts of any (variant, seed, index) change; part of every fingerprint and cache key.
@@ -63,7 +63,12 @@ def facts(name: str, seed: int, indices: Sequence[int] | np.ndarray) -> Facts:
         raise UserError(
             f"SynthFER variant '{name}' has images 0 to {variant.images - 1}", "ask for an index in this range"
         )
-    known = roster(name, seed)
+    return facts_of(variant, roster(name, seed), seed, index)
+
+
+def facts_of(variant: Variant, known: Roster, seed: int, index: np.ndarray) -> Facts:
+    """`facts` of a variant that stands in no list, with its own roster; its name is part of every draw."""
+    name = variant.name
     unit, frame = index // variant.frames, index % variant.frames
     expression = np.array([EXPRESSIONS.index(known.label[k]) for k in unit], np.int64)
     identity = known.person[unit]

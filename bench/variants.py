@@ -1,0 +1,55 @@
+"""Reporting a table another way: its claims answered by a variant of their protocols, such as `leak-free`.
+
+A variant that is a subset of the claim's own protocol is scored on the predictions that are there; any other (folds by
+subject) has runs of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bench.declare import Claim, Declarations, Table
+from bench.errors import UserError, unknown
+
+
+def reported_on(declared: Declarations, tables: Iterable[Table], variant: str) -> list[Table]:
+    """The tables in which some claim has the variant, called `<table>@<variant>`; their other claims stay as they are.
+
+    Raises:
+        UserError: no protocol has such a variant, or none behind these tables.
+    """
+    _check_known(declared, variant)
+    asked = list(tables)
+    found = [table for table in asked if any(variant in _variants(declared, claim) for claim in table.claims())]
+    if not found:
+        have = sorted({name for table in asked for claim in table.claims() for name in _variants(declared, claim)})
+        message = f"no protocol behind {', '.join(table.id for table in asked)} has a variant '{variant}'"
+        raise UserError(message, f"known there: {', '.join(have)}" if have else "none has any")
+    return [
+        table.answering(f"{table.id}@{variant}", [claim_on(declared, claim, variant) for claim in table.claims()])
+        for table in found
+    ]
+
+
+def claim_on(declared: Declarations, claim: Claim, variant: str) -> Claim:
+    """A claim as answered by the variant; only its table's name changes where its protocol has none."""
+    _check_known(declared, variant)
+    changed = {"table": f"{claim.table}@{variant}"}
+    if variant in _variants(declared, claim):
+        protocol = declared.protocol(_variants(declared, claim)[variant])
+        why = f"reported on {protocol.title or protocol.id} (--variant {variant})"
+        changed |= {"protocol": protocol.id, "differs": "; ".join(filter(None, [why, claim.differs]))}
+    return claim.model_copy(update=changed)
+
+
+def _variants(declared: Declarations, claim: Claim) -> dict[str, str]:
+    """Variants that can answer a claim: none for a cited number, or one that no test image enters."""
+    if not claim.experiment or claim.metric.startswith("parameters"):
+        return {}
+    return declared.protocol(claim.protocol).variants
+
+
+def _check_known(declared: Declarations, variant: str) -> None:
+    known = {name for protocol in declared.protocols.values() for name in protocol.variants}
+    if variant not in known:
+        raise unknown("variant", variant, known)
