@@ -231,8 +231,8 @@ def _part(predictions: pd.DataFrame, images: Counter[str], skipped: int) -> pd.D
         raise UserError("it holds no images")
     if images.total() == len(images):
         return part
-    times = part["name"].map(images).to_numpy()
-    part = part.loc[part.index.repeat(times)].reset_index(drop=True)
+    part = part.reset_index(drop=True)
+    part = part.loc[part.index.repeat(part["name"].map(images).to_numpy())].reset_index(drop=True)
     copy = part.groupby(["epoch", "name"]).cumcount()
     part["name"] = part["name"].where(copy == 0, part["name"] + " #" + (copy + 1).astype(str))
     return part

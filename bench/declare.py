@@ -388,7 +388,8 @@ def parse(model: type[Declared], data: Any, path: Path) -> Any:
 def _explain(model: type[BaseModel], problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = {name for kind in _models(model) for name in kind.model_fields}
+        kinds = [model] if len(problem["loc"]) == 1 else _models(model)
+        known = {name for kind in kinds for name in kind.model_fields}
         return f"{where}: {unknown('key', str(problem['loc'][-1]), known)}".replace("\n  -> ", "; ")
     return f"{where}: {problem['msg']}"
 

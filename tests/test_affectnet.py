@@ -18,6 +18,7 @@ from helpers_affectnet import (
     SEVEN,
     TEST,
     TRAIN,
+    Face,
     faces,
     manifest,
     opened,
@@ -150,6 +151,33 @@ def test_lists_in_the_root_and_pictures_in_a_nested_folder(tmp_path: Path) -> No
 def test_lists_beside_npy_files_are_not_a_second_layout(tmp_path: Path) -> None:
     write_dan(write_poster(write_2021(tmp_path, faces(), "valid_set"), faces()), [])
     assert opened(tmp_path).format.name == "release-2021"
+
+
+def test_a_table_of_the_images_in_class_folders_is_not_a_second_layout(tmp_path: Path) -> None:
+    write_folders(tmp_path, faces())
+    expected = manifest(tmp_path)
+    lines = [f"{'val' if f.split == 'test' else f.split},{f.label}/{f.hexed}.jpg,{f.label}" for f in faces()]
+    rows = [line.replace(",", f",./{line.partition(',')[0]}/", 1) for line in lines]
+    save(tmp_path / "affectnet.csv", "\n".join(["phase,img_path,label", *rows]).encode())
+    assert opened(tmp_path).format.name == "phase-table"
+    assert manifest(tmp_path) == expected
+
+
+def test_of_two_pairs_of_lists_that_with_contempt_is_read(tmp_path: Path) -> None:
+    write_poster(write_poster(tmp_path, [face for face in faces() if face.label < 7], classes=7), faces())
+    copy = opened(tmp_path)
+    assert copy.benchmark == "affectnet-8@3999"
+    assert len(copy.index(ALL)) == len(faces())
+
+
+def test_folders_of_labels_that_are_no_expression_are_no_classes(tmp_path: Path) -> None:
+    extra = [Face("train", 100 + label, label) for label in (8, 9, 10)]
+    eight = opened(write_folders(tmp_path / "8", [*faces(), *extra]))
+    seven = opened(write_folders(tmp_path / "7", [face for face in faces() if face.label < 7] + extra))
+    assert (eight.classes, seven.classes) == (8, 7)
+    assert len(eight.index(ALL)) == len(faces())
+    assert len(seven.index(SEVEN)) == len(faces()) - TRAIN[7] - TEST[7]
+    assert any("3 rows are labelled with no expression" in remark for remark in eight.remarks())
 
 
 def test_pixels_are_the_box_of_the_picture(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_labels_beside_their_frames(tmp_path: Path) -> None:
     """All files of a sequence in one folder."""
     wanted = protocol("last3", CLASSES)
     before = CKPlus(write_official(tmp_path / "plain"), wanted).index(wanted)
-    root = write_official(tmp_path / "merged")
+    root = write_official(tmp_path / "merged", SMALL | {"S003/001": (None, 4), "S003/002": (None, 4)})
     for part in (EMOTION, LANDMARKS):
         for path in (root / part).rglob("*.txt"):
             path.rename(root / IMAGES / path.relative_to(root / part))

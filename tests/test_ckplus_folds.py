@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from helpers_ckplus import RULES, Content, declared, full_size, protocol, write_ck48, write_official
+from helpers_ckplus import RULES, SEVEN, Content, declared, full_size, protocol, write_ck48, write_official
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -92,6 +92,15 @@ def test_unknown_subjects_are_dealt_out_evenly(present: set[str], folds: int) ->
     sizes = Counter(found.values())
     assert set(found) == present | {"S000"}
     assert max(sizes.values()) - min(sizes[fold] for fold in range(folds)) <= 1
+
+
+def test_people_not_in_the_release_keep_their_folds_too(tmp_path: Path) -> None:
+    """A subject with contempt only is no subject of six classes, and still does not move the others."""
+    content: Content = {f"S2{k:02d}/001": (2 if k == 1 else 1, 6) for k in range(6)}
+    ds = CKPlus(write_official(tmp_path, content, decode=False), protocol())
+    seven, six = (ds.index(protocol("last1", classes)) for classes in (SEVEN, [c for c in SEVEN if c != "contempt"]))
+    assert len(six) == len(seven) - 1
+    assert six["fold"].tolist() == [f for f, c in zip(seven["fold"], seven["label"], strict=True) if c != "contempt"]
 
 
 @given(st.sets(st.text(min_size=1), min_size=1, max_size=80), st.integers(2, 12), st.randoms())

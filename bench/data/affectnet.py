@@ -34,6 +34,7 @@ RULES = ("manual", *RELEASE_OF_RULE, UNLABELLED, ALIGNED)
 FACES = "affectnet-faces@287651"
 RAN = "ran-"  # starts the rule of a subset whose list has names of 2017
 CONTEMPT = "contempt"
+UNMAPPED = "the names of the two releases cannot be mapped to each other"
 RELEASE_OF_CONTEMPT = {500: RELEASE_2017, 499: RELEASE_2021}  # contempt images in the test split
 
 
@@ -110,7 +111,7 @@ class AffectNet(ListedDataset):
             return self._other_release(protocol, needed)
         if (CONTEMPT in protocol.classes or protocol.rule == UNLABELLED) and self.classes < len(CLASSES):
             message = f"protocol {protocol.id} needs 8 classes; {self.folder} has 7, contempt was left out of it"
-            return UserError(message, f"use {SEVEN}, or put a copy with contempt there")
+            return UserError(message, f"use {SEVEN}, or point --data-root at a copy with contempt")
         return super().blocked(protocol)
 
     def select(self, frame: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
@@ -125,12 +126,12 @@ class AffectNet(ListedDataset):
             return None
         what = self._is_what() if self.named else f"the files of {self.folder} have other names"
         message = f"protocol {protocol.id} needs AffectNet's release of 2017, whose names RAN's lists have, and {what}"
-        return UserError(message, "put the release of 2017 there; the names of the two cannot be mapped to each other")
+        return UserError(message, f"point --data-root at the release of 2017; {UNMAPPED}")
 
     def _other_release(self, protocol: Protocol, needed: str) -> UserError:
         message = f"protocol {protocol.id} is of AffectNet's release of {needed}, and {self._is_what()}"
         instead = EIGHT.get(self.release, SEVEN) if self.classes == len(CLASSES) else SEVEN
-        return UserError(message, f"use {instead}, or put the release of {needed} there")
+        return UserError(message, f"use {instead}, or point --data-root at the release of {needed}")
 
     def _is_what(self) -> str:
         if not self.release:

@@ -73,9 +73,11 @@ def _tree(root: Path) -> str:
             f"{root} has images called {derived[0]}: faces labelled by a model for AffectNet-HQ and the sets made from "
             f"it, not AffectNet. {USE}"
         )
+    if shape.splits not in (("train",), ("",)):
+        return ""
     limit = TRAINING_DATA_IMAGES + 1
     images = sum(n for tokens in count(root, shape, limit).values() for n in tokens.values())
-    if shape.splits in (("train",), ("",)) and (images, len(shape.tokens)) == (HQ_IMAGES, HQ_CLASSES):
+    if (images, len(shape.tokens)) == (HQ_IMAGES, HQ_CLASSES):
         return f"{root} is AffectNet-HQ ({images:,} images of 7 classes, no test split), relabelled by a model. {USE}"
     if (images, len(shape.tokens)) == (TRAINING_DATA_IMAGES, TRAINING_DATA_CLASSES):
         return f"{root} has the {images:,} images of a set derived from AffectNet-HQ, labelled by a model. {USE}"

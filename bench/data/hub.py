@@ -82,6 +82,8 @@ def import_dataset(
     Raises:
         UserError: a row has no image or label, the source is not what its record says, or not `as_dataset`.
     """
+    if as_dataset:
+        registry.find("dataset", as_dataset)  # an unknown name is an error before anything is written
     found = Imported()
     part_of = _parts(opened, parts or {}, found)
     classes = _Classes(columns)
@@ -194,10 +196,10 @@ class _Writer:
     def _free(self, parent: str, name: str) -> str:
         """A path that is not taken, also where a file system takes no notice of case."""
         stem, suffix = os.path.splitext(name)
-        path, number = f"{parent}/{stem or '1'}{suffix}", 1
+        path, number = f"{parent}/{name}", 1
         while path.lower() in self._taken:
             number += 1
-            path = f"{parent}/{stem}{'-' if stem else ''}{number}{suffix}"
+            path = f"{parent}/{stem}-{number}{suffix}"
         self._taken.add(path.lower())
         return path
 
@@ -229,14 +231,14 @@ def _read(path: str) -> bytes:
 
 
 def _file_name(name: str, split: str, data: bytes, where: str) -> str:
-    """A safe file name with the suffix of its kind; "" before the suffix where there is no name."""
+    """A safe file name with the suffix of its kind."""
     suffix = next((kind for start, kind in MAGIC.items() if data.startswith(start)), "")
     if not suffix:
         raise UserError(f"{where}: its bytes are no image known here", "correct the source")
     plain = re.sub(r"[^\w.@+ -]+", "_", name.removeprefix(f"{split}/")).lstrip(". ")
     if len(plain.encode()) > 150:
         plain = hashlib.sha256(name.encode()).hexdigest()[:24]
-    return plain if is_image(plain) else plain + suffix
+    return plain if is_image(plain) else (plain or "image") + suffix
 
 
 # ----------------------------------------------------------------------------------------------------------- checking

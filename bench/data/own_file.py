@@ -101,12 +101,7 @@ class OwnFile(Declared):
     @classmethod
     def _labels_as_text(cls, value: Any) -> Any:
         # YAML reads 0: and yes: as a number and a truth value
-        if not isinstance(value, dict):
-            return value
-        found = {_text(key): _text(name) for key, name in value.items()}
-        if len(found) < len(value):
-            raise ValueError("a label is mapped twice, as a number and as text")
-        return found
+        return {_text(key): _text(name) for key, name in value.items()} if isinstance(value, dict) else value
 
     @field_validator("classes", mode="before")
     @classmethod

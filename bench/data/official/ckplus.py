@@ -31,7 +31,7 @@ class CKPlus(Tree):
     """
 
     pictures_each = VARIANTS["ckplus"].frames
-    bytes_each = VARIANTS["ckplus"].frames * (115_000 + 4_096)
+    bytes_each = 800_000
     files_each = 2 * VARIANTS["ckplus"].frames + 2
 
     def __init__(self, like_counts: bool, seed: int) -> None:

@@ -25,7 +25,6 @@ from bench.data.official.tree import (
     write_file,
 )
 from bench.data.synthfer.sample import images
-from bench.store import write_text
 
 SMALL = 0.05
 BLOCK = 512
@@ -69,7 +68,7 @@ class FERPlusFolders(Tree):
         self.table: list[Row] = []
         for split, own_cells in own.items():
             if not like_counts:  # rounding up gives the two files different totals
-                new[split][own_cells[0]] += len(own_cells) - new[split].total()
+                new[split]["neutral", "majority"] += len(own_cells) - new[split].total()
             self.table += self._split(split, own_cells, regrouped(own_cells, new[split]), share)
         self.drawn: dict[int, int] = {}  # test face -> the training face shown in its place
         if like_counts:
@@ -89,12 +88,12 @@ class FERPlusFolders(Tree):
                 for row in self.table
                 if row.split == split and row.name and row.first
             )
-            write_text(root / folder / "label.csv", "".join(rows))
+            write_file(root / folder / "label.csv", "".join(rows).encode())
         lines = (
             f"{USAGE[row.split]},{row.name + '.png' if row.name else ''},{_votes(row.new, row.face)}\n"
             for row in self.table
         )
-        write_text(root / "fer2013new.csv", ",".join(HEADER) + "\n" + "".join(lines))
+        write_file(root / "fer2013new.csv", (",".join(HEADER) + "\n" + "".join(lines)).encode())
         if self.like_counts:
             ran_lists.write_lists(root, "ferplus", *self._lists())
 

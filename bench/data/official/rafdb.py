@@ -10,9 +10,8 @@ from bench.data.classes import ORDERS
 from bench.data.official import pictures, ran_lists
 from bench.data.official.tree import Tree, cast, declared, in_blocks, spread, write_file
 from bench.data.synthfer.sample import images
-from bench.store import write_text
 
-SMALL = 0.1
+SMALL = 0.05
 BLOCK = 256
 DRAWN = 80  # pixels a side in which an original is drawn, before it is enlarged
 
@@ -20,7 +19,7 @@ DRAWN = 80  # pixels a side in which an original is drawn, before it is enlarged
 class RAFDB(Tree):
     """EmoLabel/list_patition_label.txt, Image/aligned (100x100) and Image/original (larger pictures of the same)."""
 
-    bytes_each = 24_000
+    bytes_each = 16_500
     files_each = 2
 
     def __init__(self, like_counts: bool, seed: int) -> None:
@@ -39,7 +38,7 @@ class RAFDB(Tree):
             for split, names in self.labels.items()
             for row, label in enumerate(names)
         ]
-        write_text(root / "EmoLabel/list_patition_label.txt", "\n".join(rows))
+        write_file(root / "EmoLabel/list_patition_label.txt", "\n".join(rows).encode())
         if self.like_counts:
             test = {name_of("test", row): label for row, label in enumerate(self.labels["test"])}
             ran_lists.write_lists(root, "rafdb", test, ran_lists.chosen("rafdb", test, self.seed))

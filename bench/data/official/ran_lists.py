@@ -10,9 +10,8 @@ from pathlib import Path
 
 from bench import declare
 from bench.data.classes import ORDERS
-from bench.data.official.tree import declared, shuffled
+from bench.data.official.tree import declared, shuffled, write_file
 from bench.data.ran import FORMS
-from bench.store import write_text
 
 FOLDER = "Challenge-condition-FER-dataset"
 PROTOCOLS = {"ferplus": "ferplus", "rafdb": "raf-db", "affectnet": "affectnet"}
@@ -63,8 +62,9 @@ def write_lists(root: Path, dataset: str, test: Mapping[str, str], found: Mappin
             for k, name in enumerate([*names, *names[:again]])
         ]
         form = FORMS[dataset, subset]
-        write_text(root / FOLDER / form.folder / form.file, "".join(rows))
+        (root / FOLDER / form.folder).mkdir(parents=True, exist_ok=True)
+        write_file(root / FOLDER / form.folder / form.file, "".join(rows).encode())
         if form.labels:
             numbers = [str(order.index(test[name])) for name in names]
             text = "\n".join([f"{len(names)} {len(order)}", *numbers, ""])
-            write_text(root / FOLDER / form.folder / form.labels, text)
+            write_file(root / FOLDER / form.folder / form.labels, text.encode())

@@ -25,10 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.base import MARKER
-from bench.data.official.tree import WORK, Tree
+from bench.data.official.tree import WORK, Tree, write_file
 from bench.data.synthfer.sample import RENDERER_VERSION
 from bench.errors import UserError, unknown
-from bench.store import write_json
 
 MADE_BY = "ferbench data synth"
 WRITER_VERSION = 1  # raised when the files of a layout change for a given seed
@@ -83,29 +82,31 @@ def write(layout: str, dest: Path, like_counts: bool = False, seed: int = 0, job
     jobs = jobs or _cores()
     begun = time.monotonic()
     with _disk(dest):
-        _claim(dest, made)
+        if _claim(dest, made):
+            return Written(tree.pictures, 0, 0.0, jobs)
         with _lock(dest):
             now = _fill(tree, dest, made, jobs)
         shutil.rmtree(dest / WORK, ignore_errors=True)
     return Written(tree.pictures, now, time.monotonic() - begun, jobs)
 
 
-def _claim(dest: Path, made: dict[str, Any]) -> None:
-    """Refuse a folder that holds anything but this tree."""
+def _claim(dest: Path, made: dict[str, Any]) -> bool:
+    """Whether the folder holds this tree complete; anything but this tree, or nothing, is refused."""
     if dest.exists() and not dest.is_dir():
         raise UserError(f"{dest} is a file", "give a new or empty folder")
-    inside = [entry.name for entry in os.scandir(dest)] if dest.is_dir() else []
     there = _marker(dest)
     if there is None:
-        foreign = sorted(name for name in inside if not name.startswith((WORK, f".{MARKER}")))
+        inside = [entry.name for entry in os.scandir(dest)] if dest.is_dir() else []
+        foreign = sorted(name for name in inside if name != WORK)
         if foreign:
             message = f"{dest} is not empty (it holds {foreign[0]}) and was not made by `data synth`"
             raise UserError(message, "give a new or empty folder; nothing was changed")
-        return
+        return False
     differs = [key for key, value in made.items() if there.get(key) != value]
     if differs:
         have = ", ".join(f"{key} {there.get(key)}" for key in differs)
         raise UserError(f"{dest} holds another synthetic tree ({have})", "give another folder, or delete that one")
+    return bool(there.get("complete"))
 
 
 def _marker(dest: Path) -> dict[str, Any] | None:
@@ -119,6 +120,13 @@ def _marker(dest: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise UserError(f"{dest / MARKER} is damaged", f"delete {dest} and write it again")
     return found
+
+
+def _mark(dest: Path, made: dict[str, Any]) -> None:
+    """Write synthfer.json, whole or not at all."""
+    partial = dest / WORK / MARKER
+    write_file(partial, (json.dumps(made, indent=1) + "\n").encode())
+    os.replace(partial, dest / MARKER)
 
 
 @contextmanager
@@ -135,9 +143,7 @@ def _lock(dest: Path) -> Iterator[None]:
 
 def _fill(tree: Tree, dest: Path, made: dict[str, Any], jobs: int) -> int:
     """Everything that is still to be written; returns the pictures written by this call."""
-    if (_marker(dest) or {}).get("complete"):
-        return 0
-    write_json(dest / MARKER, {**made, "complete": False})
+    _mark(dest, {**made, "complete": False})
     journal = dest / WORK / "done"
     done = _finished(journal, len(tree.blocks))
     todo = [block for block in range(len(tree.blocks)) if block not in done]
@@ -161,7 +167,7 @@ def _fill(tree: Tree, dest: Path, made: dict[str, Any], jobs: int) -> int:
         else:
             _in_processes(tree, dest, todo, min(jobs, len(todo)), note)
     tree.finish(dest)
-    write_json(dest / MARKER, {**made, "complete": True})
+    _mark(dest, {**made, "complete": True})
     return sum(rows.values()) * tree.pictures_each
 
 
@@ -217,13 +223,13 @@ def _cores() -> int:
 def _check_room(tree: Tree, dest: Path, rows: int) -> None:
     """Refuse to begin what the disk cannot hold."""
     room, files = rows * tree.bytes_each, rows * tree.files_each
-    disk = os.statvfs(dest)
-    free, names = disk.f_bavail * disk.f_frsize, disk.f_favail
+    free = shutil.disk_usage(dest).free
     if free < room:
         message = f"{dest}: about {room / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"
         raise UserError(message, "free some space, or choose another disk")
-    if disk.f_files and names < files:
-        message = f"{dest}: {files:,} files are needed, the file system has room for {names:,}"
+    names = os.statvfs(dest) if hasattr(os, "statvfs") else None
+    if names and names.f_files and names.f_favail < files:  # 0 where a file system does not count its files
+        message = f"{dest}: {files:,} files are needed, the file system has room for {names.f_favail:,}"
         raise UserError(message, "choose another disk")
 
 
