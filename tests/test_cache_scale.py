@@ -19,6 +19,7 @@ import pytest
 from helpers_cache import FINISHED, NAMES, UNFINISHED, Toy, child, decoded, files, flip_a_byte, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_listed import PROTOCOL, Small, copy  # noqa: F401 (a fixture)
 
 from bench.data import cache_build, cache_check, pixel_file
 from bench.data.cache import Pixels, open_pixels
@@ -277,6 +278,22 @@ def test_a_set_of_bad_images_alone_is_refused(root: Path, store: Path) -> None:
             open_pixels(Toy(root, skip_bad=True), store)
     (root / "spoiled").unlink()
     assert_whole(open_pixels(Toy(root, skip_bad=True), store))
+
+
+def test_a_damaged_file_of_a_listed_dataset(copy: Path, store: Path) -> None:
+    """The threads' order, the first bad file in a strict build, and the same cache for both ways of opening."""
+    whole = open_pixels(Small(copy, PROTOCOL), store / "whole")
+    (copy / "c.png").write_bytes((copy / "c.png").read_bytes()[:300])
+    with pytest.raises(UserError, match=r"c\.png is not a readable image"):
+        open_pixels(Small(copy, PROTOCOL), store)
+    lenient = Small(copy, PROTOCOL)
+    lenient.skip_bad = True
+    pixels = open_pixels(lenient, store)
+    assert list(pixels.bad) == ["c.png"]
+    good = pixels.rows(["a.png", "b.png", "d.png"])
+    assert (pixels.array[good] == whole.array[good]).all()
+    assert (pixels.digests[good] == whole.digests[good]).all()
+    assert not pixels.array[pixels.rows(["c.png"])].any()
 
 
 # --------------------------------------------------------------------------------------------- large files, by samples

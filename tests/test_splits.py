@@ -107,6 +107,25 @@ def test_a_run_reads_batches_where_memory_is_short_and_says_what_it_saw(
     assert (results[1].skipped, data["skipped"], data["images"]) == (0, {}, 120)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_batches_reach_a_gpu_without_waiting_for_it(tmp_path: Path) -> None:
+    resident = split(64)
+    assert isinstance(resident.images, torch.Tensor)
+    on_gpu = Split(resident.images.cuda(), resident.labels.cuda())
+    from_file = in_file(tmp_path, resident)
+    from_file = Split(from_file.images, on_gpu.labels, from_file.rows)
+    order = torch.from_numpy(np.random.default_rng(1).integers(0, 64, 640))
+    wanted, found = on_gpu.batches(order, 16), from_file.batches(order, 16)
+    pairs = [(next(wanted), next(found))]  # the order goes to the device before the first
+    torch.cuda.set_sync_debug_mode("error")
+    pairs += list(zip(wanted, found, strict=True))
+    torch.cuda.set_sync_debug_mode("default")
+    for (images, labels), (own_images, own_labels) in pairs:
+        assert torch.equal(images, own_images)
+        assert torch.equal(labels, own_labels)
+
+
 @pytest.mark.parametrize(("free", "resident"), [(36 * 64 * 2, True), (36 * 64 * 2 - 2, False)])
 def test_a_gpu_takes_images_that_leave_half_its_memory_free(
     monkeypatch: pytest.MonkeyPatch, free: int, resident: bool

@@ -221,7 +221,8 @@ def is_own(root: Path) -> bool:
 def why_not_found(data_root: Path, dataset_class: type[Dataset]) -> list[str]:
     """Incomplete copies under `data_root`, each with what it lacks: `near_miss` of every folder that has one."""
     folders = [folder for folder in _candidates(data_root) if is_own(folder) == dataset_class.own_data]
-    return [text for folder in folders if (text := dataset_class.near_miss(folder))]
+    found = [text for folder in folders if (text := dataset_class.near_miss(folder))]
+    return list(dict.fromkeys(found))  # a data root and the folder in it may say the same
 
 
 def _candidates(data_root: Path) -> list[Path]:

@@ -66,7 +66,8 @@ def look(root: Path) -> Found:
             # A proper name goes before the misnamed copy of the same file.
             votes = path if votes is None or votes.name.lower() == "fer2013.csv" else votes
         elif _is_fer2013(path):
-            pixels = pixels or path
+            # ckextended.csv has the same columns and 920 rows: the larger file is FER2013
+            pixels = path if pixels is None or path.stat().st_size > pixels.stat().st_size else pixels
     for base in (root, root / "data"):
         found = {s: base / n / "label.csv" for s, n in FOLDERS.items() if labels.is_label_csv(base / n / "label.csv")}
         if found:

@@ -109,7 +109,6 @@ class AffectNetA(Tree):
             name = self._name(split, row, only_jpeg=True)
             if first is None:
                 first = root / IMAGES / name
-                first.unlink(missing_ok=True)  # it may have the links of an earlier attempt
                 picture = pictures.blank(200, 160, True, "affectnet-a", self.seed, block)
                 write_file(first, pictures.jpeg(picture))
             else:
