@@ -167,7 +167,7 @@ def test_a_killed_build_is_never_opened(root: Path, store: Path) -> None:
     until(lambda: ".partial" in files(store))
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
-    assert files(store) == list(UNFINISHED)
+    assert set(files(store)) <= set(UNFINISHED)
     pixels = open_pixels(Toy(root), store)
     assert (pixels.array[:, 0, 0] == np.arange(40)).all()
     assert files(store) == list(FINISHED)

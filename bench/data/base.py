@@ -88,6 +88,14 @@ class Dataset(ABC):
     def fingerprint(self) -> str:
         """Cheap identity of this copy (sizes and times, not contents). Changes when a label file changes."""
 
+    def places(self) -> list[Path]:
+        """The copy's folder and those in it where its files start (a layout may lie one or two folders deeper)."""
+        return [self.root] if self.root is not None else []
+
+    def is_synthetic(self) -> bool:
+        """Whether `data synth` made this copy: it has the official layout and must not pass for the dataset."""
+        return any(is_synthetic(place) for place in self.places())
+
     def blocked(self, protocol: Protocol) -> UserError | None:
         """Why this copy cannot serve `protocol`, judged without reading labels; None when it can."""
         return None
@@ -209,7 +217,7 @@ def find_copies(data_root: Path, dataset_class: type[Dataset]) -> list[Path]:
 
 
 def is_synthetic(root: Path) -> bool:
-    """Whether `data synth` made this copy: it lies in a dataset's official layout and must not pass for the dataset."""
+    """Whether `data synth` made this folder."""
     return (root / MARKER).is_file()
 
 

@@ -79,6 +79,9 @@ class FERPlus(Dataset):
         """What an incomplete copy lacks; also says when fer2013.csv is really fer2013new.csv."""
         return look(root).lacks()
 
+    def places(self) -> list[Path]:
+        return [self.folder, self.folder / "data"]
+
     def fingerprint(self) -> str:
         """Hash of layout, names, sizes and times of label files, fer2013.csv and the image folders.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RECORD = "ferbench.json"  # what an export says of itself, read again by `data import`
 HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 GROUP_BYTES, GROUP_ROWS = 8 << 20, 1000  # of a row group, the unit that is in memory at once
-SHARD_BYTES = 400 << 20
+SHARD_BYTES = 100 << 20  # who reads a shard may hold all of it
 REPORT_SECONDS = 5.0
 FORBIDDEN = (
     "**Do not upload or pass on this folder.** {dataset} may be used under the terms its owners gave you, and they do "

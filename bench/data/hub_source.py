@@ -74,6 +74,9 @@ def open_source(where: str, config: str | None = None, revision: str | None = No
         return _opened(splits, about, _record(path / RECORD))
     if path.exists() or not REPOSITORY.fullmatch(where):
         raise UserError(f"{where} is neither a folder nor owner/name on the hub", "give the folder of a dataset")
+    if path.parent.is_dir():
+        hint = f"if it is on the hub, call from a folder that holds no '{path.parent}'"
+        raise UserError(f"{where} is not there, though {path.parent}/ is a folder", hint)
     splits = _load(where, where, config, revision, offline=False)
     about = {"source": where, "kind": "hub", "config": config or "", "revision": _revision(where, revision)}
     return _opened(splits, about, _hub_record(where, revision))

@@ -117,6 +117,9 @@ class ListedDataset(Dataset):
             parts.append(f"{path.relative_to(self.base)} {stat.st_size} {stat.st_mtime_ns}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
+    def places(self) -> list[Path]:
+        return [place for place in (self.base, *self.base.parents) if place.is_relative_to(self.folder)]
+
     @cached_property
     def listing(self) -> Listing:
         """What the copy holds, rows by split and name, the same order in every layout."""
@@ -144,9 +147,9 @@ class ListedDataset(Dataset):
             return subset_index(self, protocol)
         self._refuse_bad()
         frame = self.select(self.listing.frame, protocol).drop(columns="path").reset_index(drop=True)
-        source = ", ".join(self.listing.label_files) or "its folders"
+        files = ", ".join(self.listing.label_files)
         lost = len(self.skipped) + sum(bad.images - 1 for bad in self.listing.bad)
-        check_counts(frame, protocol, f"{self.folder}: {source}", skipped=lost)
+        check_counts(frame, protocol, f"{self.folder}{f' ({files})' if files else ''}", skipped=lost)
         return frame
 
     def _refuse_bad(self) -> None:

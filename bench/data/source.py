@@ -83,30 +83,38 @@ class Copies:
         if self.root is None:
             hint = f"set FERBENCH_DATA or --data-root. {protocol.access}".strip()
             raise UserError(f"{protocol.dataset}: no data root", hint)
-        from bench.data.base import is_synthetic, why_not_found
+        from bench.data.base import find_copies, why_not_found
 
         adapter = registered.load()
-        found = self._folder(adapter, protocol)
-        if found is None:
-            near = " ".join(why_not_found(self.root, adapter))
-            raise UserError(f"{protocol.dataset}: not found under {self.root}. {near}".strip(), _how(protocol))
-        if is_synthetic(found) and not synthetic_ok:
-            message = f"{found} holds synthetic faces made by `data synth`: they cannot answer for {protocol.dataset}"
-            raise UserError(message, "put the real dataset there, or run --profile quick")
-        opened: Dataset = adapter(found, protocol)
+        if adapter not in self._folders:
+            self._folders[adapter] = find_copies(self.root, adapter)
+        stops: list[UserError] = []
+        # the first copy that can serve: both releases of AffectNet may lie under one root
+        for folder in self._folders[adapter]:
+            if adapter.serves(folder, protocol):
+                try:
+                    return self._copy(adapter, folder, protocol, skip_bad, preprocessing, synthetic_ok)
+                except UserError as error:
+                    stops.append(error)
+        if stops:
+            raise stops[0]
+        near = " ".join(why_not_found(self.root, adapter))
+        raise UserError(f"{protocol.dataset}: not found under {self.root}. {near}".strip(), _how(protocol))
+
+    def _copy(
+        self, adapter: type[Dataset], folder: Path, protocol: Protocol, skip_bad: bool, preprocessing: str,
+        synthetic_ok: bool,
+    ) -> Dataset:  # fmt: skip
+        """One copy, opened for a protocol; UserError where it cannot serve it."""
+        opened = adapter(folder, protocol)
         opened.data_root, opened.skip_bad, opened.preprocessing = self.root, skip_bad, preprocessing
+        if opened.is_synthetic() and not synthetic_ok:
+            message = f"{folder} holds synthetic faces made by `data synth`: they cannot answer for {protocol.dataset}"
+            raise UserError(message, "put the real dataset there, or run --profile quick")
         stop = opened.blocked(protocol)
         if stop is not None:
             raise stop
         return opened
-
-    def _folder(self, adapter: type[Dataset], protocol: Protocol) -> Path | None:
-        from bench.data.base import find_copies
-
-        assert self.root is not None  # checked by _open
-        if adapter not in self._folders:
-            self._folders[adapter] = find_copies(self.root, adapter)
-        return next((folder for folder in self._folders[adapter] if adapter.serves(folder, protocol)), None)
 
 
 def _registered(protocol: Protocol) -> registry.Registered:
@@ -165,7 +173,7 @@ def open_data(
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-    """Name and settings of the preprocessing behind a dataset's pixels; "as published" where there is none to choose."""
+    """Name and settings of the preprocessing behind a dataset's pixels; "as published" where there is no choice."""
     profile = getattr(dataset, "profile", None)
     name = profile.id if profile is not None else "as published"
     return {"name": name, "settings": dict(dataset.decode)}

@@ -1,4 +1,4 @@
-"""Speed of the decode cache at AffectNet's size of image: decoding, digests, checking, reading batches; asserts no time.
+"""Speed of the decode cache at AffectNet's size of image: decoding, hashing, checking, reading; asserts no time.
 
 `full_size.py` beside this file measures a whole data set.
 """

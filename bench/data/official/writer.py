@@ -28,6 +28,7 @@ from bench.data.base import MARKER
 from bench.data.official.tree import WORK, Tree, write_file
 from bench.data.synthfer.sample import RENDERER_VERSION
 from bench.errors import UserError, unknown
+from bench.queue import cores
 
 MADE_BY = "ferbench data synth"
 WRITER_VERSION = 1  # raised when the files of a layout change for a given seed
@@ -79,7 +80,7 @@ def write(layout: str, dest: Path, like_counts: bool = False, seed: int = 0, job
         "made by": MADE_BY, "layout": layout, "renderer": RENDERER_VERSION, "writer": WRITER_VERSION, "seed": seed,
         "like_counts": like_counts,
     }  # fmt: skip
-    jobs = jobs or _cores()
+    jobs = jobs or cores()
     begun = time.monotonic()
     with _disk(dest):
         if _claim(dest, made):
@@ -214,10 +215,6 @@ def _end_with_parent() -> None:
 def _write_block(block: int) -> None:
     ((tree, dest),) = _here
     tree.write(dest, block)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_room(tree: Tree, dest: Path, rows: int) -> None:
