@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.data.hub import Imported
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"note: {remark}")
     if found.exported_as:
         print(f"exported by ferbench from {found.exported_as}: names, labels and splits are unchanged")
-    _print_alike(found.alike, args.dataset, declared)
+    _print_alike(found, args.dataset)
     print(f"written to {dest}: {found.protocol}\nnext:\n  python run_all.py data verify {dest}")
     print(f"  python run_all.py --experiment fervt --protocol {found.protocol} --profile short --data-root {dest}")
     return 0
@@ -66,13 +70,10 @@ def _parts(texts: list[str]) -> dict[str, str]:
     return found
 
 
-def _print_alike(alike: list[str], imported_as: str, declared: object) -> None:
-    from bench.declare import Declarations
-
-    assert isinstance(declared, Declarations)
-    if alike and not imported_as:
-        names = ", ".join(alike)
-        dataset = declared.protocol(alike[0]).dataset
-        print(f"the counts are those of {names}; --as {dataset} lays it out as {dataset}, if its adapter can read it")
-    elif not alike:
+def _print_alike(found: Imported, imported_as: str) -> None:
+    if not found.alike:
         print("the counts are those of no declared protocol")
+    elif not imported_as:
+        print(f"the counts are those of {', '.join(found.alike)}")
+        for name in found.readable_as:
+            print(f"  --as {name} lays it out as {name}, to be run as that protocol")

@@ -95,6 +95,19 @@ def test_a_file_that_may_have_changed_is_checked_whole(
     assert decoded(root) == NAMES
 
 
+@pytest.mark.parametrize("error", [PermissionError("no"), UserError("the disk is full")])
+def test_a_check_that_cannot_be_remembered_is_no_damage(
+    root: Path, store: Path, large: Pixels, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise error
+
+    large.path.with_suffix(".checked").unlink()
+    monkeypatch.setattr(cache_check, "write_json", refuse)
+    assert open_pixels(Toy(root), store).sha256 == large.sha256
+    assert decoded(root) == NAMES
+
+
 @pytest.mark.parametrize("row", [0, 17, 39])
 @pytest.mark.parametrize("hidden", [False, True])
 def test_a_wrong_byte_is_found_and_repaired(

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from bench.data.pixel_file import PixelFile
+from bench.errors import UserError
 from bench.store import write_json
 
 DIGEST_BYTES = 16  # of the SHA-256 of an image
@@ -97,7 +98,7 @@ def wrong(file: PixelFile, digests: np.ndarray, sha256: str) -> str:
             stamp.unlink(missing_ok=True)
             return f"damaged: image {row + 1:,} of {rows:,} is not the one that was written"
     if not known:
-        with suppress(OSError):  # a cache that others keep: checked again next time
+        with suppress(OSError, UserError):  # a cache that others keep, a full disk: checked again next time
             write_json(stamp, now)
     return ""
 

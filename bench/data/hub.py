@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from bench import registry, store
-from bench.data.base import SPLITS
+from bench.data.base import SPLITS, Dataset
 from bench.data.class_folders import is_image, split_of
 from bench.data.classes import EXPRESSIONS, class_name
 from bench.data.hub_source import Columns, Opened
@@ -44,6 +44,7 @@ class Imported:
     Attributes:
         counts: part ("" where the data has none) -> class -> images.
         alike: declared protocols with exactly these images per class.
+        readable_as: datasets of those whose adapters can read the folder, if it is imported as one of them.
         protocol: what the folder is now called: own/<id>, or the published protocol it was imported as.
         exported_as: the protocol this was exported from, its manifest found unchanged; "" for other sources.
         remarks: what was decided on the way.
@@ -51,6 +52,7 @@ class Imported:
 
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     alike: list[str] = field(default_factory=list)
+    readable_as: list[str] = field(default_factory=list)
     protocol: str = ""
     exported_as: str = ""
     remarks: list[str] = field(default_factory=list)
@@ -83,7 +85,7 @@ def import_dataset(
         UserError: a row has no image or label, the source is not what its record says, or not `as_dataset`.
     """
     if as_dataset:
-        registry.find("dataset", as_dataset)  # an unknown name is an error before anything is written
+        _adapter(as_dataset)  # an unknown name is an error before anything is written
     found = Imported()
     part_of = _parts(opened, parts or {}, found)
     classes = _Classes(columns)
@@ -101,6 +103,8 @@ def import_dataset(
         found.alike = [p.id for p in protocols.values() if _same_counts(found.counts, p)]
         manifest = _manifest(images, classes)
         found.exported_as = _check_record(opened, manifest)
+        datasets = dict.fromkeys(protocols[name].dataset for name in found.alike)
+        found.readable_as = [name for name in datasets if _adapter(name).detect(folder) is not None]
         if as_dataset:
             found.protocol = _check_dataset(folder, as_dataset, found, protocols)
         else:
@@ -286,17 +290,21 @@ def _folded(name: str, protocols: Mapping[str, Protocol]) -> bool:
     return all(p.folds for p in protocols.values() if p.dataset == name and not p.subset_of)
 
 
+def _adapter(name: str) -> type[Dataset]:
+    adapter: type[Dataset] = registry.find("dataset", name).load()
+    return adapter
+
+
 def _check_dataset(folder: Path, name: str, found: Imported, protocols: Mapping[str, Protocol]) -> str:
     """The protocol of dataset `name` that the folder gives; UserError when it gives none."""
     alike = [protocols[one] for one in found.alike if protocols[one].dataset == name]
     counted = "; ".join(f"{part or 'all'} {sum(of.values()):,}" for part, of in found.counts.items())
     if not alike:
         raise UserError(f"{counted}: these are not the images of any protocol of {name}", "import it as own data")
-    adapter = registry.find("dataset", name).load()
-    if adapter.detect(folder) is None:
-        message = f"the adapter of {name} cannot read class folders"
-        raise UserError(f"{message}: {adapter.looked_for}", "import it as own data, without --as")
-    adapter(folder, alike[0]).index(alike[0])
+    if name not in found.readable_as:
+        message = f"the adapter of {name} cannot read class folders: it looks for {_adapter(name).looked_for}"
+        raise UserError(message, "import it as own data, without --as")
+    _adapter(name)(folder, alike[0]).index(alike[0])
     return alike[0].id
 
 
