@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
     for remark in found.remarks:
         print(f"note: {remark}")
     if found.exported_as:
-        print(f"exported by ferbench from {found.exported_as}: names, labels and splits are unchanged")
+        print(f"exported by ferbench from {found.exported_as}: names, labels, splits and images are unchanged")
     _print_alike(found, args.dataset)
     print(f"written to {dest}: {found.protocol}\nnext:\n  python run_all.py data verify {dest}")
     print(f"  python run_all.py --experiment fervt --protocol {found.protocol} --profile short --data-root {dest}")

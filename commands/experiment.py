@@ -42,8 +42,7 @@ def main(
     seeds: Sequence[int], results: Path,
 ) -> int:  # fmt: skip
     """Plan, run, collect and report the entries."""
-    if args.table or args.paper or args.all:
-        raise UserError("--experiment runs without a table", "give either --experiment and --protocol, or tables")
+    _refuse_table_words(args)
     asked = _asked(declared, args, profile, seeds)
     runs = list({run.identity: run for one in asked for run in one.runs}.values())
     planned = plan.plan(runs, root, results, args.force, args.skip_bad)
@@ -55,6 +54,17 @@ def main(
         planned, failed = carry_out(planned, declared, root, results, args)
         _report(asked, planned, root, results, args)
     return FAILED if failed else BLOCKED if any(p.status == "blocked" for p in planned) else DONE
+
+
+def _refuse_table_words(args: argparse.Namespace) -> None:
+    """What chooses or draws tables has no meaning here; leaving it out silently would mislead."""
+    if args.table or args.paper or args.all:
+        raise UserError("--experiment runs without a table", "give either --experiment and --protocol, or tables")
+    for name in ("dataset", "method", "backbone", "variant", "figures"):
+        if getattr(args, name):
+            raise UserError(f"--{name} is for tables", "with --experiment, name the protocols themselves (--protocol)")
+    if args.format != "md":
+        raise UserError("--format is for tables", "runs.csv and per_class.csv in --results hold the numbers")
 
 
 def _asked(

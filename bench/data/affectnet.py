@@ -50,6 +50,7 @@ class AffectNet(ListedDataset):
         "POSTER, QCS or DAN, or train/ and val/ (valid/, test/) with a folder per class"
     )
     default_preprocessing: ClassVar[str] = "affectnet-224"
+    official_names: ClassVar[str] = r"[0-9a-f]{56}|(train|test)/\d+"
 
     @classmethod
     def found_layouts(cls, root: Path) -> list[tuple[Layout, Path]]:
@@ -66,6 +67,11 @@ class AffectNet(ListedDataset):
     def benchmark(self) -> str:  # type: ignore[override]
         """The protocol the literature reports for this copy: of eight classes, of its release, or of seven."""
         return EIGHT.get(self.release, SEVEN) if self.classes == len(CLASSES) else SEVEN
+
+    @property
+    def published_sizes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Those of 2021 are faces of 224x224; those of 2017 whole pictures of any size."""
+        return ("224x224",) if self.named == RELEASE_2021 else ()
 
     @cached_property
     def release(self) -> str:

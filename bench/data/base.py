@@ -50,6 +50,10 @@ class Dataset(ABC):
     """Protocol id -> `manifest_hash` of the published labels and split."""
     known_pixels: ClassVar[str] = ""
     """`pixels_hash` of the published images; empty where none is known."""
+    official_names: ClassVar[str] = ""
+    """Regular expression that the names of published images match; empty where names are not judged."""
+    published_sizes: tuple[str, ...] = ()
+    """Of the published files, as `48x48 grey` or `100x100` (any colour); empty where they have any size."""
     unstable_images: ClassVar[frozenset[str]] = frozenset()
     """Images that differ between correct copies; left out of `pixels_hash`."""
 
@@ -131,6 +135,10 @@ class Dataset(ABC):
     def image_file(self, name: str) -> Path | None:
         """The file an image is stored in; None where images are rows of a table, or made."""
         return None
+
+    def part(self, name: str, image: np.ndarray) -> np.ndarray:
+        """What is used of an image as `read` gave it: the face, where a picture shows more."""
+        return image
 
     def splits(self) -> list[str]:
         """The split of every image in `names()` before any label rule; empty where there is no fixed split."""

@@ -41,6 +41,8 @@ class CKPlus(ListedDataset):
     )
     default_preprocessing: ClassVar[str] = "ckplus-face-96"
     benchmark: ClassVar[str] = "ckplus-7@last3"
+    official_names: ClassVar[str] = r"S\d{3}_\d{3}_\d{8}\.png"
+    published_sizes = ("640x490", "640x480")
 
     @classmethod
     def near_miss(cls, root: Path) -> str:

@@ -52,6 +52,7 @@ class FERPlus(Dataset):
     known_manifests: ClassVar[dict[str, str]] = {
         "ferplus-8@majority": "e5410c423dd5ad4aa3efe858212cb8e889e1f71576b186074d9ccd5f769054ee"
     }
+    published_sizes = ("48x48 grey",)
     known_pixels: ClassVar[str] = "8b5d49e3390b40ab80f97103ddf8c99f29aef1b1d781e9f372a62cb1235ecd1f"
     # Names used for two pictures: the official exporter leaves the second one's pixels under the name, fer2013.csv
     # joined by row gives the first one's.

@@ -22,7 +22,9 @@ from bench import registry, store
 from bench.data.base import SPLITS, Dataset
 from bench.data.class_folders import is_image, split_of
 from bench.data.classes import EXPRESSIONS, class_name
+from bench.data.hub_export import RECORD, images_hash
 from bench.data.hub_source import Columns, Opened
+from bench.data.listed import BOX
 from bench.data.new_folder import new_folder
 from bench.data.own_file import FILE
 from bench.declare import Protocol
@@ -67,6 +69,7 @@ class _Image:
     part: str
     split: str  # by its own name, where `part` is what became of it
     name: str
+    digest: bytes  # SHA-256 of its bytes
     others: tuple[Any, ...]
 
 
@@ -84,37 +87,57 @@ def import_dataset(
     Raises:
         UserError: a row has no image or label, the source is not what its record says, or not `as_dataset`.
     """
+    found = Imported()
     if as_dataset:
         _adapter(as_dataset)  # an unknown name is an error before anything is written
-    found = Imported()
+    _judge_boxes(opened, columns, as_dataset, found)
     part_of = _parts(opened, parts or {}, found)
     classes = _Classes(columns)
-    split_folders = not (as_dataset and _folded(as_dataset, protocols))
     with new_folder(place) as folder:
-        writer = _Writer(folder, split_folders)
+        writer = _Writer(folder, split_folders=not (as_dataset and _folded(as_dataset, protocols)))
         images = [
-            writer.write(row, columns, classes, (part, split), f"{opened.about['source']}, {split}, row {number}")
+            writer.write(row, columns, classes, (part, split), where)
             for split, part in part_of.items()
-            for number, row in enumerate(opened.splits[split], start=1)
+            for where, row in _rows(opened, split)
         ]
         if not images:
             raise UserError(f"{opened.about['source']} holds no images", "see --splits")
-        found.counts = _count(images, classes)
-        found.alike = [p.id for p in protocols.values() if _same_counts(found.counts, p)]
-        manifest = _manifest(images, classes)
-        found.exported_as = _check_record(opened, manifest)
-        datasets = dict.fromkeys(protocols[name].dataset for name in found.alike)
-        found.readable_as = [name for name in datasets if _adapter(name).detect(folder) is not None]
+        hashes = {"manifest_sha256": _manifest(images, classes)}
+        hashes["images_sha256"] = images_hash((image.name, image.digest) for image in images)
+        _compare(_count(images, classes), folder, protocols, found)
+        found.exported_as = _check_record(opened, hashes)
         if as_dataset:
             found.protocol = _check_dataset(folder, as_dataset, found, protocols)
         else:
             found.protocol = _write_own(folder, place.name, images, columns, classes, opened, found)
-        about = {
-            "rows": {part or "all": sum(of.values()) for part, of in found.counts.items()},
-            "manifest_sha256": manifest,
-        }
-        store.write_json(folder / SOURCE, {**opened.about, **about, "columns": [columns.image, columns.label]})
+        rows = {part or "all": sum(of.values()) for part, of in found.counts.items()}
+        about = {"rows": rows, "columns": [columns.image, columns.label], **hashes}
+        store.write_json(folder / SOURCE, {**opened.about, **about})
     return found
+
+
+def _rows(opened: Opened, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every row of a split with its name for messages."""
+    place = f"{opened.about['source']}, {split}"
+    number = 0
+    try:
+        for number, row in enumerate(opened.splits[split], start=1):
+            yield f"{place}, row {number}", row
+    except (UserError, OSError):
+        raise  # ours, or of the disk that is written to
+    except Exception as error:  # the library raises whatever its readers and the network do
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{place}, after row {number}: {text[0]}", "fetch the dataset again") from None
+
+
+def _judge_boxes(opened: Opened, columns: Columns, as_dataset: str, found: Imported) -> None:
+    """Images with boxes of faces are whole photographs: not what an adapter of cropped faces takes them for."""
+    if not any(column in columns.others for column in BOX):
+        return
+    if as_dataset:
+        message = f"{opened.about['source']}: its images are not cropped, faces are given by boxes ({BOX[0]}, ...)"
+        raise UserError(message, f"import it as own data, or use the original copy of {as_dataset}")
+    found.remarks.append(f"the boxes of faces are kept in {LIST}, and nothing crops by them")
 
 
 # ------------------------------------------------------------------------------------------------------------- splits
@@ -195,7 +218,8 @@ class _Writer:
         path = self._free("/".join([*inside, classes.class_of[word]]), _file_name(name, split, data, where))
         (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
         (self.folder / path).write_bytes(data)
-        return _Image(path, word, part, split, name or path, tuple(row.get(column) for column in columns.others))
+        others = tuple(row.get(column) for column in columns.others)
+        return _Image(path, word, part, split, name or path, hashlib.sha256(data).digest(), others)
 
     def _free(self, parent: str, name: str) -> str:
         """A path that is not taken, also where a file system takes no notice of case."""
@@ -253,6 +277,16 @@ def _count(images: list[_Image], classes: _Classes) -> dict[str, dict[str, int]]
     return {part: {name: counted[part, name] for name in order} for part in parts}
 
 
+def _compare(
+    counts: dict[str, dict[str, int]], folder: Path, protocols: Mapping[str, Protocol], found: Imported
+) -> None:
+    """Which published protocols have these counts, and whose adapters can read the folder."""
+    found.counts = counts
+    found.alike = [protocol.id for protocol in protocols.values() if _same_counts(counts, protocol)]
+    datasets = dict.fromkeys(protocols[name].dataset for name in found.alike)
+    found.readable_as = [name for name in datasets if _adapter(name).detect(folder) is not None]
+
+
 def _same_counts(counts: Mapping[str, Mapping[str, int]], protocol: Protocol) -> bool:
     """Whether these are exactly the published images per class; parts play no role where a protocol has folds."""
     if not protocol.class_counts or protocol.synthetic or protocol.subset_of:
@@ -275,13 +309,15 @@ def _manifest(images: list[_Image], classes: _Classes) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _check_record(opened: Opened, manifest: str) -> str:
+def _check_record(opened: Opened, hashes: Mapping[str, str]) -> str:
+    """The protocol an export says it is, if it still is; "" for other sources."""
     if not opened.record:
         return ""
-    protocol = str(opened.record["protocol"])
-    if manifest != opened.record["manifest_sha256"]:
-        message = f"{opened.about['source']} says it is {protocol}, but its names, labels or splits are others"
-        raise UserError(message, "fetch or export it again; without its ferbench.json it is imported as own data")
+    protocol = str(opened.record.get("protocol"))
+    for kind, what in (("manifest_sha256", "names, labels or splits"), ("images_sha256", "images")):
+        if hashes[kind] != opened.record.get(kind):
+            message = f"{opened.about['source']} says it is {protocol}, but its {what} are others"
+            raise UserError(message, f"fetch or export it again; without its {RECORD} it is imported as it is")
     return protocol
 
 
@@ -316,7 +352,7 @@ def _write_own(
     others = [name if name not in ("image", "split") else f"{name}_" for name in columns.others]
     header = ["image", "label", *(["split"] if "" not in found.counts else []), "name", *others]
     with (folder / LIST).open("w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream, lineterminator="\n")
+        table = csv.writer(stream)  # its CRLF line ends make it quote a lone carriage return in a name
         table.writerow(header)
         for image in images:
             split = [image.part] if image.part else []

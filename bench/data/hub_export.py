@@ -6,11 +6,12 @@ few megabytes at a time, so that a data set of any size passes through little me
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,17 +62,17 @@ def export(ds: Dataset, protocol: Protocol, place: Path) -> Exported:
     known = ds.known_manifests.get(protocol.id)
     digest = manifest_hash(frame)
     found = Exported(protocol.id, digest, None if known is None else digest == known)
-    progress = _Progress(len(frame))
+    tally = _Tally(len(frame))
     with new_folder(place) as folder:
         for split in SPLITS:
             rows = frame[frame["split"] == split].reset_index(drop=True)
             if len(rows):
                 found.counts[split] = len(rows)
-                found.files |= _write_split(ds, protocol, rows, folder, HUB_SPLITS[split], progress)
+                found.files |= _write_split(ds, protocol, rows, folder, HUB_SPLITS[split], tally)
         record = {
             "made by": "ferbench data export", "protocol": protocol.id, "dataset": protocol.dataset,
             "classes": list(protocol.classes), "counts": found.counts, "manifest_sha256": digest,
-            "synthetic": protocol.synthetic,
+            "synthetic": protocol.synthetic, "images_sha256": images_hash(tally.digests),
         }  # fmt: skip
         store.write_json(folder / RECORD, record)
         store.write_text(folder / "README.md", card(protocol, frame, found))
@@ -79,13 +80,13 @@ def export(ds: Dataset, protocol: Protocol, place: Path) -> Exported:
 
 
 def _write_split(
-    ds: Dataset, protocol: Protocol, rows: pd.DataFrame, folder: Path, split: str, progress: _Progress
+    ds: Dataset, protocol: Protocol, rows: pd.DataFrame, folder: Path, split: str, tally: _Tally
 ) -> dict[str, int]:
     """Shards of one split, named once their number is known."""
     shards: list[Path] = []
     writer: Any = None
     try:
-        for group in _groups(ds, protocol, rows, progress):
+        for group in _groups(ds, protocol, rows, tally):
             if writer is not None and shards[-1].stat().st_size >= SHARD_BYTES:
                 writer.close()
                 writer = None
@@ -114,7 +115,7 @@ def _writer(path: Path, schema: Any) -> Any:
     return pq.ParquetWriter(path, schema, compression=codecs, use_dictionary=short, write_statistics=short)
 
 
-def _groups(ds: Dataset, protocol: Protocol, rows: pd.DataFrame, progress: _Progress) -> Iterator[Any]:
+def _groups(ds: Dataset, protocol: Protocol, rows: pd.DataFrame, tally: _Tally) -> Iterator[Any]:
     """Arrow tables of about GROUP_BYTES."""
     import pyarrow as pa
 
@@ -129,7 +130,7 @@ def _groups(ds: Dataset, protocol: Protocol, rows: pd.DataFrame, progress: _Prog
     for row, name in enumerate(names):
         images.append(stored_image(ds, name))
         size += len(images[-1]["bytes"])
-        progress.step()
+        tally.add(name, images[-1]["bytes"])
         if size >= GROUP_BYTES or len(images) >= GROUP_ROWS or row + 1 == len(names):
             part = {key: values[start : row + 1] for key, values in columns.items()}
             yield pa.Table.from_pydict({"image": images, "label": labels[start : row + 1], **part}, schema=schema)
@@ -214,18 +215,25 @@ def _header(protocol: Protocol, frame: pd.DataFrame, found: Exported) -> list[st
     return lines
 
 
-class _Progress:
-    """Lines on stderr with the time left; silent for short work."""
+def images_hash(digests: Iterable[tuple[str, bytes]]) -> str:
+    """SHA-256 over names and the SHA-256 of each image's bytes, in name order: tells a damaged or re-encoded copy."""
+    lines = sorted(f"{name} {digest.hex()}\n" for name, digest in digests)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+class _Tally:
+    """Hash of every image that was written; says on stderr how far it is, unless that is soon over."""
 
     def __init__(self, total: int) -> None:
-        self.total, self.done = total, 0
+        self.total = total
+        self.digests: list[tuple[str, bytes]] = []
         self.start = time.monotonic()
         self.next = self.start + REPORT_SECONDS
 
-    def step(self) -> None:
-        self.done += 1
-        now = time.monotonic()
-        if now >= self.next and self.done < self.total:
+    def add(self, name: str, data: bytes) -> None:
+        self.digests.append((name, hashlib.sha256(data).digest()))
+        now, done = time.monotonic(), len(self.digests)
+        if now >= self.next and done < self.total:
             self.next = now + REPORT_SECONDS
-            left = (now - self.start) / self.done * (self.total - self.done)
-            print(f"{self.done:,} of {self.total:,} images, about {left:.0f} s left", file=sys.stderr, flush=True)
+            left = (now - self.start) / done * (self.total - done)
+            print(f"{done:,} of {self.total:,} images, about {left:.0f} s left", file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 BOX = ("box_x", "box_y", "box_width", "box_height")
 ALIGNMENT = "alignment.json"  # left by `data align` at the root of a tree it made
 ALIGNED_BY = ("name", "settings", "detector", "detector_sha256", "template")
+Result = TypeVar("Result")
 THREADS_FROM = 96  # pixels a side: decoding smaller images is not worth a thread (the interpreter lock)
 
 
@@ -209,6 +210,10 @@ class ListedDataset(Dataset):
     def image_file(self, name: str) -> Path | None:
         return self.path(name)
 
+    def part(self, name: str, image: np.ndarray) -> np.ndarray:
+        box = self._box(name)
+        return image if box is None else apply(image, self.profile, str(self.path(name)), box)
+
     def _decode(self, name: str) -> np.ndarray | UserError:
         try:
             return apply(self.read(name), self.profile, str(self.path(name)), self._box(name))
@@ -250,14 +255,12 @@ def in_order(found: Listing) -> Listing:
     return found
 
 
-def in_threads(
-    work: Callable[[str], np.ndarray | UserError], names: Sequence[str], threads: int
-) -> Iterator[np.ndarray | UserError]:
+def in_threads(work: Callable[[str], Result], names: Sequence[str], threads: int) -> Iterator[Result]:
     """`work` over `names` in order, at most a few dozen results waiting at a time."""
     if threads == 1:
         yield from map(work, names)
         return
-    waiting: deque[Future[np.ndarray | UserError]] = deque()
+    waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for name in names:

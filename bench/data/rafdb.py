@@ -35,6 +35,8 @@ class RAFDB(ListedDataset):
     )
     default_preprocessing: ClassVar[str] = "rafdb-aligned-100"
     benchmark: ClassVar[str] = BENCHMARK
+    official_names: ClassVar[str] = r"train_\d{5}\.jpg|test_\d{4}\.jpg"
+    published_sizes = ("100x100",)
 
     def blocked(self, protocol: Protocol) -> UserError | None:
         """An unknown rule; for subsets, what `subset_blocked` finds."""

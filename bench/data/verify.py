@@ -1,25 +1,30 @@
 """What a copy of a dataset is: layout, counts, missing and extra files, duplicates, and whether it is the benchmark.
 
-Everything is looked at, every image is decoded, and problems are collected rather than raised.
+Everything is looked at, every image is decoded, and problems are collected rather than raised. A report is drawn by
+bench/data/verify_text.py.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.data.base import SPLITS, Dataset, find_dataset, manifest_hash, why_not_found
+from bench.data.base import SPLITS, Dataset, find_copies, manifest_hash, why_not_found
+from bench.data.verify_images import Duplicates, NearDuplicates, duplicates, near_duplicates, read_all
 from bench.declare import Protocol
 from bench.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MANY = 20  # names listed in a report before "and n more"
+    from bench.data.verify_images import Images
+
+SYNTHETIC = "synthetic faces made by data synth"
 
 
 @dataclass
@@ -29,6 +34,7 @@ class LabelFile:
     path: str
     sha256: str
     published_as: str
+    comparable: bool  # whether hashes of this dataset's published files are known
 
 
 @dataclass
@@ -37,24 +43,19 @@ class Served:
 
     id: str
     rule: str
+    folds: int = 0
     problem: str = ""
     available: bool = True  # False where the copy lacks the files for it, which is no defect of the copy
     counts: dict[str, int] = field(default_factory=dict)
     class_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    published: dict[str, int] = field(default_factory=dict)  # counts as published; empty where none are
+    published_class_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    exact: bool | None = None  # whether the counts are those published; None where none are
     manifest_sha256: str = ""
-    leaked_test: int | None = None  # test images with an identical copy in train or val, of any image of the copy
-    leaked_test_within: int | None = None  # the same, counting only train and val images of this protocol
-
-
-@dataclass
-class Duplicates:
-    """Images with identical pixels, over all images of the copy."""
-
-    images: int = 0
-    distinct: int = 0
-    groups: int = 0
-    surplus: dict[str, int] = field(default_factory=dict)  # per split: images less distinct images
-    across: dict[str, int] = field(default_factory=dict)  # "train+test" -> groups with members in both
+    leaked_test: int | None = None  # test images with an identical copy in train or val (another fold), of any image
+    leaked_test_within: int | None = None  # the same, counting only images of this protocol
+    near_test: int | None = None  # further test images with a nearly identical copy there
+    leak_free: int | None = None  # test images without an identical copy; None where there are folds
 
 
 @dataclass
@@ -66,222 +67,290 @@ class Report:
     layout: str
     benchmark: bool = False
     why: str = ""
+    counts: str = ""  # whether they are as published, in words
+    sound: bool = False  # the benchmark, or a user's own data without a problem
+    synthetic: bool = False
+    own: bool = False
+    copies: list[str] = field(default_factory=list)  # where there are several: all, in the order runs try them
+    protocol: str = ""  # the benchmark protocol of this copy
+    order: str = ""  # class order of numeric labels
     label_files: list[LabelFile] = field(default_factory=list)
     protocols: list[Served] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
+    unusable: dict[str, str] = field(default_factory=dict)  # image, or file and row -> why; --skip-bad leaves it out
+    skip_bad: bool = False  # whether the protocols' counts are without unreadable images
+    unofficial_names: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
     duplicates: Duplicates = field(default_factory=Duplicates)
+    near: NearDuplicates | None = None
     pixels_sha256: str = ""
     remarks: list[str] = field(default_factory=list)
 
 
-def verify(path: Path, classes: Mapping[str, type[Dataset]], protocols: Iterable[Protocol]) -> list[Report]:
-    """A report for every dataset found at `path`, which is a copy or a data root with copies in it.
+def verify(
+    path: Path,
+    classes: Mapping[str, type[Dataset]],
+    protocols: Iterable[Protocol],
+    near: bool = True,
+    skip_bad: bool = False,
+) -> list[Report]:
+    """A report for every copy of every dataset found at `path`, which is a copy or a data root with copies in it.
 
     Args:
         classes: dataset name -> adapter.
         protocols: all declared protocols.
+        near: look for near duplicates too.
+        skip_bad: count as a run with --skip-bad does, without unreadable images.
 
     Raises:
         UserError: `path` is not a folder or holds no known dataset; the message lists what was looked for.
     """
     real: dict[str, list[Protocol]] = {}
     for protocol in protocols:
-        if protocol.dataset in classes and not protocol.synthetic:
+        if protocol.dataset in classes and not protocol.synthetic and not protocol.subset_of:
             real.setdefault(protocol.dataset, []).append(protocol)
     reports = []
-    for name, own in real.items():
-        root = find_dataset(path, classes[name])
-        if root is not None:
-            reports.append(examine(classes[name](root, own[0]), own))
+    for name, declared in real.items():
+        adapter = classes[name]
+        copies = find_copies(path, adapter)
+        for root in copies:
+            served = [protocol for protocol in declared if adapter.serves(root, protocol)]
+            if served:
+                report = _report(adapter, root, path, served, near, skip_bad)
+                report.copies = [str(copy) for copy in copies] if len(copies) > 1 and not report.own else []
+                reports.append(report)
     if not reports:
-        near = [text for name in real for text in why_not_found(path, classes[name])]
-        looked = [f"{name}: {classes[name].looked_for}" for name in real]
+        lacking = [text for adapter in classes.values() for text in why_not_found(path, adapter)]
+        looked = [f"{name}: {adapter.looked_for}" for name, adapter in classes.items() if adapter.layouts]
         raise UserError(
-            f"{path} holds no dataset known here" + "".join(f"\n  incomplete: {text}" for text in near),
+            f"{path} holds no dataset known here" + "".join(f"\n  incomplete: {text}" for text in lacking),
             "looked in it and one folder deep for\n     " + "\n     ".join(looked),
         )
     return reports
 
 
-def examine(ds: Dataset, protocols: Sequence[Protocol]) -> Report:
-    """Everything about one copy. Decodes every image once (FERPlus: about 5 s)."""
-    assert ds.root is not None  # embedded datasets are not verified
-    report = Report(ds.protocol.dataset, str(ds.root), ds.detect(ds.root) or "")
-    for name, file in ds.label_files().items():
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        report.label_files.append(LabelFile(name, digest, ds.known_files.get(digest, "")))
-    indexes = {p.id: _serve(ds, p, report) for p in protocols if not p.subset_of}
+def _report(
+    adapter: type[Dataset], root: Path, path: Path, protocols: Sequence[Protocol], near: bool, skip_bad: bool
+) -> Report:
+    """`examine`, or what keeps the copy from being opened (two layouts in one folder)."""
     try:
+        ds = adapter(root, protocols[0])
+    except UserError as error:
+        report = Report(protocols[0].dataset, str(root), "", own=adapter.own_data)
+        report.problems.append(error.message)
+        report.why = error.message
+        report.counts = "not known"
+        return report
+    ds.data_root = path
+    return examine(ds, protocols, near, skip_bad)
+
+
+def examine(ds: Dataset, protocols: Sequence[Protocol], near: bool = True, skip_bad: bool = False) -> Report:
+    """Everything about one copy. Decodes every image once (FERPlus: 5 s, and 4 s for near duplicates)."""
+    assert ds.root is not None  # embedded datasets are not verified
+    report = Report(ds.protocol.dataset, str(ds.root), ds.detect(ds.root) or "", skip_bad=skip_bad, own=ds.own_data)
+    report.synthetic = ds.is_synthetic()
+    ds.skip_bad = True  # so that one bad row hides nothing else; all of them are in the report
+    indexes: dict[str, pd.DataFrame] = {}
+    try:
+        report.protocol = ds.benchmark
         names, splits = ds.names(), ds.splits()
         report.missing, report.extra, report.remarks = ds.missing(), ds.extra(), ds.remarks()
+        report.order = getattr(getattr(ds, "listing", None), "order", "")
+        report.unofficial_names = _unofficial(ds, names)
+        _hash_label_files(ds, report)
+        for protocol in protocols:
+            frame = _serve(ds, protocol, report)
+            if frame is not None:
+                indexes[protocol.id] = frame
     except UserError as error:
         report.problems.append(error.message)
     else:
-        digests = _read_all(ds, names, set(report.missing), report)
+        absent = set(report.missing)
+        images = read_all(ds, [name for name in names if name not in absent], thumbnails=near)
         split_of = dict(zip(names, splits, strict=True)) if splits else dict.fromkeys(names, "")
-        _find_duplicates(digests, split_of, report.duplicates)
+        report.unusable = dict(ds.skipped) | images.unreadable
+        _look_at(ds, images, split_of, indexes, report)
         for served in report.protocols:
-            _count_leaks(served, indexes[served.id], digests, split_of)
+            if served.id in indexes:
+                _count(served, indexes[served.id], images.unreadable if skip_bad else {})
     _judge(ds, report)
     return report
 
 
+def _unofficial(ds: Dataset, names: Sequence[str]) -> int:
+    if not ds.official_names:
+        return 0
+    official = re.compile(ds.official_names).fullmatch
+    return sum(official(name) is None for name in names)
+
+
+def _hash_label_files(ds: Dataset, report: Report) -> None:
+    for name, file in ds.label_files().items():
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        report.label_files.append(LabelFile(name, digest, ds.known_files.get(digest, ""), bool(ds.known_files)))
+
+
 def _serve(ds: Dataset, protocol: Protocol, report: Report) -> pd.DataFrame | None:
-    """The protocol's index, recorded in the report; None where it cannot be served."""
-    served = Served(protocol.id, protocol.rule)
+    """The protocol's index whatever its counts; None, and the reason in the report, where there is none."""
+    served = Served(protocol.id, protocol.rule, protocol.folds)
+    served.published, served.published_class_counts = dict(protocol.counts), dict(protocol.class_counts)
     report.protocols.append(served)
     blocked = ds.blocked(protocol)
     if blocked:
         served.problem, served.available = blocked.message, False
         return None
     try:
-        frame = ds.index(protocol)
+        return ds.index(protocol.model_copy(update={"counts": {}, "class_counts": {}}))
     except UserError as error:
         served.problem = error.message
         return None
-    served.counts = {split: int((frame["split"] == split).sum()) for split in SPLITS if (frame["split"] == split).any()}
+
+
+def _count(served: Served, frame: pd.DataFrame, unreadable: Mapping[str, str]) -> None:
+    """Counts and manifest of a protocol, compared with those published."""
+    frame = frame[~frame["name"].isin(list(unreadable))] if unreadable else frame
+    per_split = Counter(frame["split"])
     counted = Counter(zip(frame["split"], frame["label"], strict=True))
-    served.class_counts = {s: {c: counted[s, c] for c in protocol.classes} for s in served.counts}
+    labels = next(iter(served.published_class_counts.values()), None) or dict.fromkeys(sorted(set(frame["label"])))
+    served.counts = {split: per_split[split] for split in SPLITS if per_split[split]}
+    served.class_counts = {split: {label: counted[split, label] for label in labels} for split in served.counts}
     served.manifest_sha256 = manifest_hash(frame)
-    return frame
+    if served.published:
+        wanted = served.published_class_counts
+        served.exact = served.counts == served.published and all(
+            served.class_counts.get(split) == dict(classes) for split, classes in wanted.items()
+        )
 
 
-def _read_all(ds: Dataset, names: Sequence[str], missing: set[str], report: Report) -> dict[str, bytes]:
-    """Hash of every image that can be read; sizes and unreadable files go into the report."""
-    digests: dict[str, bytes] = {}
-    sizes: Counter[str] = Counter()
-    whole = hashlib.sha256()
-    for name in names:
-        if name in missing:
+def _look_at(
+    ds: Dataset, images: Images, split_of: Mapping[str, str], indexes: Mapping[str, pd.DataFrame], report: Report
+) -> None:
+    """Sizes and duplicates of the whole copy, and what of them concerns each protocol's test images."""
+    report.sizes, report.pixels_sha256 = images.sizes, images.sha256(ds.unstable_images)
+    group = images.twin_groups()
+    report.duplicates = duplicates(images, group, split_of)
+    if images.thumbnails is not None and any(split_of.values()):
+        report.near = near_duplicates(images, group, split_of)
+    group_of = dict(zip(images.names, group.tolist(), strict=True))
+    for served in report.protocols:
+        frame = indexes.get(served.id)
+        if frame is None:
             continue
-        try:
-            image = ds.read(name)
-        except UserError as error:
-            report.problems.append(error.message)
+        if not served.folds:
+            _count_leaks(served, frame, group_of, split_of, report.near)
             continue
-        sizes[f"{image.shape[1]}x{image.shape[0]} {'grey' if image.ndim == 2 else 'colour'}"] += 1
-        digests[name] = hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).digest()
-    for name in sorted(digests.keys() - ds.unstable_images):
-        whole.update(name.encode() + digests[name])
-    report.sizes = dict(sizes.most_common())
-    report.pixels_sha256 = whole.hexdigest()
-    return digests
-
-
-def _find_duplicates(digests: Mapping[str, bytes], split_of: Mapping[str, str], found: Duplicates) -> None:
-    groups: defaultdict[bytes, Counter[str]] = defaultdict(Counter)
-    for name, digest in digests.items():
-        groups[digest][split_of[name]] += 1
-    found.images, found.distinct = len(digests), len(groups)
-    repeated = [members for members in groups.values() if members.total() > 1]
-    found.groups = len(repeated)
-    for split in dict.fromkeys(split_of.values()):
-        found.surplus[split] = sum(members[split] - 1 for members in repeated if members[split])
-    for i, one in enumerate(SPLITS):
-        for other in SPLITS[i + 1 :]:
-            shared = sum(1 for members in repeated if members[one] and members[other])
-            if shared:
-                found.across[f"{one}+{other}"] = shared
+        fold_of = dict(zip(frame["name"], map(int, frame["fold"]), strict=True))
+        near = near_duplicates(images, group, fold_of) if images.thumbnails is not None else None
+        _count_leaks_between_folds(served, fold_of, group_of, near)
+        if report.near is None or served.id == report.protocol:
+            report.near = near
 
 
 def _count_leaks(
-    served: Served, frame: pd.DataFrame | None, digests: Mapping[str, bytes], split_of: Mapping[str, str]
-) -> None:
-    if frame is None or "test" not in served.counts:
+    served: Served, frame: pd.DataFrame, group_of: Mapping[str, int], split_of: Mapping[str, str],
+    near: NearDuplicates | None,
+) -> None:  # fmt: skip
+    test = [name for name in frame["name"][frame["split"] == "test"] if name in group_of]
+    if not test:
         return
-    anywhere = {digest for name, digest in digests.items() if split_of[name] in ("train", "val")}
-    within = {digests.get(name) for name in frame["name"][frame["split"] != "test"]} - {None}
-    test = [digests[name] for name in frame["name"][frame["split"] == "test"] if name in digests]
-    served.leaked_test = sum(digest in anywhere for digest in test)
-    served.leaked_test_within = sum(digest in within for digest in test)
+    anywhere = {group for name, group in group_of.items() if split_of[name] in ("train", "val")}
+    within = {group_of.get(name) for name in frame["name"][frame["split"] != "test"]} - {None}
+    leaked = {name for name in test if group_of[name] in anywhere}
+    served.leaked_test = len(leaked)
+    served.leaked_test_within = sum(group_of[name] in within for name in test)
+    served.leak_free = len(test) - len(leaked)
+    if near is not None:
+        alike = {one for one, _, _ in near.pairs if split_of[one] == "test"}
+        served.near_test = sum(name in alike and name not in leaked for name in test)
+
+
+def _count_leaks_between_folds(
+    served: Served, fold_of: Mapping[str, int], group_of: Mapping[str, int], near: NearDuplicates | None
+) -> None:
+    """Images with a copy in another fold, where it is trained on when they are tested."""
+    folds_of: dict[int, set[int]] = {}
+    for name, fold in fold_of.items():
+        if name in group_of:
+            folds_of.setdefault(group_of[name], set()).add(fold)
+    leaked = {name for name in fold_of if name in group_of and len(folds_of[group_of[name]]) > 1}
+    served.leaked_test = served.leaked_test_within = len(leaked)
+    if near is not None:
+        served.near_test = len({name for pair in near.pairs for name in pair[:2]} - leaked)
 
 
 def _judge(ds: Dataset, report: Report) -> None:
     """Benchmark or not, with the first reason that decides it."""
-    served = next((s for s in report.protocols if s.id == ds.benchmark), None)
-    known = ds.known_manifests.get(ds.benchmark, "")
-    expected = "x".join(map(str, ds.shape[1::-1])) + (" grey" if len(ds.shape) == 2 else " colour")
-    odd = {size: n for size, n in report.sizes.items() if size != expected}
+    odd = _odd_sizes(ds.published_sizes, report.sizes)
     if odd:
-        report.problems.append(
-            f"images that are not {expected}: " + ", ".join(f"{n:,} of {size}" for size, n in odd.items())
-        )
-    defects = [s.problem for s in report.protocols if s.problem and s.available]
+        wanted = " or ".join(ds.published_sizes)
+        counted = ", ".join(f"{n:,} of {size}" for size, n in odd.items())
+        report.problems.append(f"images that are not {wanted}: {counted}")
+    counted_in = [served for served in report.protocols if served.exact is not None]
+    wrong = [served.id for served in counted_in if not served.exact]
+    as_published = "exact, benchmark-sized" if report.synthetic else "exact, as published"
+    more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""
+    report.counts = f"not those published, in {', '.join(wrong[:2])}{more}" if wrong else as_published
+    if not counted_in:
+        report.counts = "nothing is published to compare them with" if report.own else "not known"
+    against = _against(ds, report, bool(odd))
+    report.benchmark, report.why = not against, against or _in_favour(ds, report)
+    whole = not (report.problems or report.unusable or report.missing or any(s.problem for s in report.protocols))
+    report.sound = report.benchmark or (report.own and whole)
+
+
+def _against(ds: Dataset, report: Report, odd_sizes: bool) -> str:
+    """Why the copy is not the benchmark; "" when it is."""
+    served = next((one for one in report.protocols if one.id == report.protocol), None)
+    known = ds.known_manifests.get(report.protocol, "")
+    defects = [one for one in report.protocols if one.available and (one.problem or one.exact is False)]
+    if report.synthetic:
+        return SYNTHETIC
+    if report.own:
+        return "your own data: no published benchmark"
     if served is None:
-        report.why = f"no benchmark protocol is declared for {report.dataset}"
-    elif served.problem:
-        report.why = served.problem
-    elif known and served.manifest_sha256 != known:
-        report.why = f"counts agree, but names or labels are not those of {ds.benchmark} (manifest hash differs)"
-    elif report.missing:
-        report.why = f"{len(report.missing):,} images are missing"
-    elif report.problems:
-        report.why = report.problems[0]
-    elif ds.known_pixels and report.pixels_sha256 != ds.known_pixels:
-        report.why = "labels as published, but the pixels are not those of the published images (re-encoded?)"
-    elif defects:
-        report.why = f"{ds.benchmark} is right, but {defects[0]}"
-    else:
-        report.benchmark = True
-        report.why = (
-            f"{ds.benchmark}: names, labels, split" + (" and pixels" if ds.known_pixels else "") + " as published"
-        )
-
-
-def render(report: Report) -> str:
-    """The report as text."""
-    lines = [f"{report.dataset} at {report.root}", f"layout: {report.layout}"]
-    for file in report.label_files:
-        lines.append(f"labels: {file.path}  sha256 {file.sha256[:16]}  {_publication(file)}")
-    for served in report.protocols:
-        lines += ["", *_protocol_lines(served)]
-    d = report.duplicates
-    lines += [
-        "",
-        "sizes: " + (", ".join(f"{size} {n:,}" for size, n in report.sizes.items()) or "no image was read"),
-        f"duplicates: {d.distinct:,} distinct of {d.images:,} images, {d.groups:,} groups of identical images",
-    ]
-    if d.groups:
-        lines.append("  surplus within a split: " + ", ".join(f"{s or 'all'} {n:,}" for s, n in d.surplus.items()))
-        if d.across:
-            lines.append("  groups across splits: " + ", ".join(f"{pair} {n:,}" for pair, n in d.across.items()))
-    lines += [f"missing: {_some(report.missing)}", f"extra: {_some(report.extra)}"]
-    lines += [f"problem: {text}" for text in report.problems[:MANY]]
-    if len(report.problems) > MANY:
-        lines.append(f"problem: and {len(report.problems) - MANY:,} more")
-    lines += [f"note: {text}" for text in report.remarks]
-    lines.append(f"benchmark: {'yes' if report.benchmark else 'no'} ({report.why})")
-    return "\n".join(lines)
-
-
-def _publication(file: LabelFile) -> str:
-    if not file.published_as:
-        return "not a published file (changed, or other line ends)"
-    return "as published" if file.path.endswith(file.published_as) else f"the published {file.published_as}"
-
-
-def _protocol_lines(served: Served) -> list[str]:
+        return report.problems[0] if report.problems else f"no benchmark protocol is declared for {report.dataset}"
     if served.problem:
-        return [f"{served.id}: {'cannot be served' if not served.available else 'WRONG'}: {served.problem}"]
-    lines = [f"{served.id}: " + ", ".join(f"{split} {n:,}" for split, n in served.counts.items())]
-    classes = next(iter(served.class_counts.values()), {})
-    lines.append("  " + " " * 6 + "".join(f"{name:>11}" for name in classes))
-    for split, counts in served.class_counts.items():
-        lines.append(f"  {split:<6}" + "".join(f"{n:>11,}" for n in counts.values()))
-    if served.leaked_test is not None:
-        lines.append(
-            f"  {served.leaked_test:,} of {served.counts['test']:,} test images have an identical copy in train or val "
-            f"({served.leaked_test_within:,} in this protocol's own images)"
-        )
-    lines.append(f"  manifest sha256 {served.manifest_sha256}")
-    return lines
+        return served.problem
+    if report.missing or report.unusable:
+        first = next(iter(report.unusable.values()), f"{report.missing[0] if report.missing else ''} is missing")
+        others = len(report.unusable.keys() | set(report.missing)) - 1
+        return first + (f" (and {others:,} more)" if others else "")
+    if served.exact is False:
+        return f"the counts of {served.id} are not those published"
+    if report.skip_bad:
+        return "--skip-bad was asked for"
+    if known and served.manifest_sha256 != known:
+        return f"counts agree, but names or labels are not those of {served.id} (manifest hash differs)"
+    if odd_sizes:
+        return f"a re-aligned or re-distributed copy: {report.problems[-1]}"
+    if report.unofficial_names:
+        return f"{report.unofficial_names:,} images do not have official names: labels cannot be compared one by one"
+    if getattr(ds, "alignment", None) is not None:
+        return "aligned here by data align: not the published pixels"
+    if report.problems:
+        return report.problems[0]
+    if ds.known_pixels and report.pixels_sha256 != ds.known_pixels:
+        return "labels as published, but the pixels are not those of the published images (re-encoded?)"
+    if defects:
+        return f"{served.id} is right, but {defects[0].problem or f'the counts of {defects[0].id} are not'}"
+    if report.extra and not known:
+        return f"{len(report.extra):,} images are there that no label names"
+    return ""
 
 
-def _some(names: Sequence[str]) -> str:
-    if not names:
-        return "none"
-    more = f", and {len(names) - MANY:,} more" if len(names) > MANY else ""
-    return f"{len(names):,}: " + ", ".join(names[:MANY]) + more
+def _in_favour(ds: Dataset, report: Report) -> str:
+    if report.protocol in ds.known_manifests:
+        return f"{report.protocol}: names, labels, split" + (" and pixels" if ds.known_pixels else "") + " as published"
+    checked = [what for what, known in (("names' pattern", ds.official_names), ("size", ds.published_sizes)) if known]
+    checked = ["counts", *checked]
+    listed = ", ".join(checked[:-1]) + f" and {checked[-1]}" if len(checked) > 1 else checked[0]
+    return f"{report.protocol}: {listed} as published; the images cannot be compared: no published hash"
+
+
+def _odd_sizes(published: Sequence[str], sizes: Mapping[str, int]) -> dict[str, int]:
+    if not published:
+        return {}
+    return {size: n for size, n in sizes.items() if size not in published and size.split()[0] not in published}
