@@ -44,7 +44,7 @@ def faces(tmp_path: Path) -> Path:
 
 
 def own(root: Path) -> Own:
-    (protocol,) = [p for p in declare.load(root).protocols.values() if p.dataset == "own"]
+    (protocol,) = [p for p in declare.load(root).protocols.values() if p.dataset == "own" and not p.subset_of]
     found = source.locate(protocol, root)
     assert isinstance(found, Own)
     return found

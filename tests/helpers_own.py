@@ -49,7 +49,7 @@ def listed(root: Path, text: str = LIST, header: str = "image,label,subject", ro
 
 def opened(root: Path, skip_bad: bool = False) -> Dataset:
     declared = declare.load(root)
-    (protocol,) = [p for p in declared.protocols.values() if p.dataset == "own"]
+    (protocol,) = [p for p in declared.protocols.values() if p.dataset == "own" and not p.subset_of]
     return source.locate(protocol, root, skip_bad)
 
 

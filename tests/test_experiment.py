@@ -50,7 +50,8 @@ def test_experiments_on_own_data_are_run_reported_and_cached(
     assert "tiny (val-best) and tiny-plain (val-best) on own/mine" in out
     assert "p = " in out
     rows = collect.read_rows(tmp_path / "results" / "runs.csv")
-    assert {(row["experiment"], row["protocol"]) for row in rows} == {("tiny", "own/mine"), ("tiny-plain", "own/mine")}
+    assert {row["experiment"] for row in rows} == {"tiny", "tiny-plain"}
+    assert {row["protocol"] for row in rows} == {"own/mine", "own/mine-leak-free"}
     assert {row["class"] for row in collect.read_rows(tmp_path / "results" / "per_class.csv")} == {"happiness", "bored"}
     shown = out[out.index("##") :]
     for line in shown.splitlines():
@@ -73,6 +74,23 @@ def test_folds_of_own_data_are_pooled(own: Any, capsys: pytest.CaptureFixture[st
     assert "test images           18" in out
 
 
+def test_the_leak_free_part_is_scored_on_the_same_run(
+    own: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data" / "x"
+    names = sorted((root / "test" / "joy").iterdir())
+    names[0].write_bytes(next((root / "train" / "bored").iterdir()).read_bytes())
+    words = ("--experiment", "tiny", "tiny-plain", "--protocol", "own/mine", "own/mine-leak-free", "--profile", "short")
+    assert own(*words) == 0
+    out = capsys.readouterr().out
+    assert "2 runnable" in out
+    assert "## tiny on own/mine, profile short" in out
+    part = out[out.index("## tiny on own/mine-leak-free, profile short") :]
+    assert "test images           9\n" in part
+    assert "(of own/mine, all test images)" in part
+    assert "on 9 images" in part[part.index("tiny-plain (val-best) on own/mine-leak-free:") :]
+
+
 def test_experiments_run_on_declared_protocols_too(
     own: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,7 +107,7 @@ def test_experiments_run_on_declared_protocols_too(
     ("words", "status", "says"),
     [
         (["--protocol", "own/mine", "--profile", "short", "--plan"], 0, "runnable  tiny:own/mine seed 0 [short]"),
-        ([], 2, "--experiment needs --protocol\n  -> here are own/mine, own/folds"),
+        ([], 2, "--experiment needs --protocol\n  -> here are own/mine, own/folds, own/mine-leak-free"),
         (["--protocol", "own/mien"], 2, "did you mean own/mine"),
         (["--protocol", "own/mine", "--profile", "quick"], 2, "--profile short or paper"),
         (["--protocol", "own/mine", "--table", "tiny-table1"], 2, "runs without a table"),

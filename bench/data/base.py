@@ -194,7 +194,8 @@ def check_counts(frame: pd.DataFrame, protocol: Protocol, source: str, skipped: 
 
 def manifest_hash(frame: pd.DataFrame) -> str:
     """SHA-256 over the sorted lines `name,label,split`: the same for every copy that labels the same images alike."""
-    lines = sorted(f"{n},{lab},{s}\n" for n, lab, s in zip(frame["name"], frame["label"], frame["split"], strict=True))
+    columns = (frame[column].tolist() for column in ("name", "label", "split"))
+    lines = sorted(f"{name},{label},{split}\n" for name, label, split in zip(*columns, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

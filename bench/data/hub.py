@@ -356,7 +356,7 @@ def _write_own(
         table.writerow(header)
         for image in images:
             split = [image.part] if image.part else []
-            table.writerow([image.path, image.label, *split, image.name, *_texts(image.others)])
+            table.writerow([image.path, image.label, *split, image.name, *image.others])
     present = list(dict.fromkeys(image.label for image in images))
     own: dict[str, Any] = {
         "id": re.sub(r"[^A-Za-z0-9._@-]+", "-", name).strip("-._@") or "imported",
@@ -383,10 +383,6 @@ def _split(images: list[_Image], others: list[str]) -> dict[str, Any]:
         if all(isinstance(fold, int) for fold in folds) and folds == set(range(len(folds))) and len(folds) > 1:
             return {"by": by, "folds": len(folds)}
     return {"by": by, "test": 0.2, "val": 0.1}
-
-
-def _texts(cells: Iterable[Any]) -> Iterator[str]:
-    return ("" if cell is None else str(cell) for cell in cells)
 
 
 def _preprocessing(image: Path) -> str:

@@ -38,7 +38,7 @@ class Own(ListedDataset):
     @classmethod
     def serves(cls, root: Path, protocol: Protocol) -> bool:
         own = own_file.read(root)
-        return own is not None and own.protocol_id == protocol.id
+        return own is not None and own.protocol_id in (protocol.id, protocol.subset_of)
 
     @property
     def profile(self) -> Preprocessing:

@@ -188,15 +188,25 @@ def protocols_under(root: Path) -> list[Protocol]:
             message = f"{folder / FILE} and {found[own.protocol_id][0] / FILE} both have the id '{own.id}'"
             raise UserError(message, "give one of them another id")
         found[own.protocol_id] = (folder, protocol(own, folder))
-    return [declared for _, declared in found.values()]
+    whole = [declared for _, declared in found.values()]
+    return whole + [leak_free(declared) for declared in whole if not declared.folds]
 
 
 def protocol(own: OwnFile, folder: Path) -> Protocol:
     """What an own folder declares; without counts, since nothing published says what they should be."""
+    folds = own.split.folds if own.split else 0
     return Protocol(
         id=own.protocol_id, dataset="own", title=own.title or f"own data in {folder.name}",
-        classes=classes_of(own, folder), rule=own.images + (f", {own.split}" if own.split else ""),
-        folds=own.split.folds if own.split else 0, notes=own.notes, access=str(folder),
+        classes=classes_of(own, folder), rule=own.images + (f", {own.split}" if own.split else ""), folds=folds,
+        variants={} if folds else {"leak-free": f"{own.protocol_id}-leak-free"}, notes=own.notes, access=str(folder),
+    )  # fmt: skip
+
+
+def leak_free(whole: Protocol) -> Protocol:
+    """The subset of test images without an identical copy in train or val."""
+    return Protocol(
+        id=whole.variants["leak-free"], dataset=whole.dataset, classes=whole.classes, rule="leak-free",
+        title=f"{whole.title}, test images without an identical copy in train", subset_of=whole.id, access=whole.access,
     )  # fmt: skip
 
 

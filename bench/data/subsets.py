@@ -39,7 +39,7 @@ def subset_blocked(ds: Dataset, protocol: Protocol) -> UserError | None:
 
     Besides the reasons of the parent protocol: its list is not there or is damaged, or the images are tested in folds.
     """
-    parent = declare.load().protocol(protocol.subset_of)
+    parent = declare.load(ds.data_root).protocol(protocol.subset_of)
     stop = ds.blocked(parent)
     if stop is not None:
         return stop
@@ -66,7 +66,7 @@ def subset_index(ds: Dataset, protocol: Protocol) -> pd.DataFrame:
         UserError: the list names an image that is not in the parent's test split, or gives it another label; or the
             counts are not the protocol's.
     """
-    frame = ds.index(declare.load().protocol(protocol.subset_of))
+    frame = ds.index(declare.load(ds.data_root).protocol(protocol.subset_of))
     test = frame[frame["split"] == "test"].reset_index(drop=True)
     rule, source, lacking = rule_of(protocol), str(ds.root), len(ds.skipped)
     if rule.list:

@@ -6,7 +6,6 @@ bench/data/verify_text.py.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from bench.data.base import SPLITS, Dataset, find_copies, manifest_hash, why_not
 from bench.data.verify_images import Duplicates, NearDuplicates, duplicates, near_duplicates, read_all
 from bench.declare import Protocol
 from bench.errors import UserError
+from bench.store import sha256_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +43,7 @@ class Served:
 
     id: str
     rule: str
+    classes: tuple[str, ...] = ()
     folds: int = 0
     problem: str = ""
     available: bool = True  # False where the copy lacks the files for it, which is no defect of the copy
@@ -189,13 +190,17 @@ def _unofficial(ds: Dataset, names: Sequence[str]) -> int:
 
 def _hash_label_files(ds: Dataset, report: Report) -> None:
     for name, file in ds.label_files().items():
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        try:
+            digest = sha256_file(file)
+        except OSError as error:
+            report.problems.append(f"{file} cannot be read: {error.strerror}")
+            continue
         report.label_files.append(LabelFile(name, digest, ds.known_files.get(digest, ""), bool(ds.known_files)))
 
 
 def _serve(ds: Dataset, protocol: Protocol, report: Report) -> pd.DataFrame | None:
     """The protocol's index whatever its counts; None, and the reason in the report, where there is none."""
-    served = Served(protocol.id, protocol.rule, protocol.folds)
+    served = Served(protocol.id, protocol.rule, protocol.classes, protocol.folds)
     served.published, served.published_class_counts = dict(protocol.counts), dict(protocol.class_counts)
     report.protocols.append(served)
     blocked = ds.blocked(protocol)
@@ -212,11 +217,11 @@ def _serve(ds: Dataset, protocol: Protocol, report: Report) -> pd.DataFrame | No
 def _count(served: Served, frame: pd.DataFrame, unreadable: Mapping[str, str]) -> None:
     """Counts and manifest of a protocol, compared with those published."""
     frame = frame[~frame["name"].isin(list(unreadable))] if unreadable else frame
-    per_split = Counter(frame["split"])
-    counted = Counter(zip(frame["split"], frame["label"], strict=True))
-    labels = next(iter(served.published_class_counts.values()), None) or dict.fromkeys(sorted(set(frame["label"])))
+    splits = frame["split"].tolist()
+    per_split = Counter(splits)
+    counted = Counter(zip(splits, frame["label"].tolist(), strict=True))
     served.counts = {split: per_split[split] for split in SPLITS if per_split[split]}
-    served.class_counts = {split: {label: counted[split, label] for label in labels} for split in served.counts}
+    served.class_counts = {split: {label: counted[split, label] for label in served.classes} for split in served.counts}
     served.manifest_sha256 = manifest_hash(frame)
     if served.published:
         wanted = served.published_class_counts
@@ -242,7 +247,7 @@ def _look_at(
         if not served.folds:
             _count_leaks(served, frame, group_of, split_of, report.near)
             continue
-        fold_of = dict(zip(frame["name"], map(int, frame["fold"]), strict=True))
+        fold_of = dict(zip(frame["name"].tolist(), frame["fold"].tolist(), strict=True))
         near = near_duplicates(images, group, fold_of) if images.thumbnails is not None else None
         _count_leaks_between_folds(served, fold_of, group_of, near)
         if report.near is None or served.id == report.protocol:
@@ -253,11 +258,11 @@ def _count_leaks(
     served: Served, frame: pd.DataFrame, group_of: Mapping[str, int], split_of: Mapping[str, str],
     near: NearDuplicates | None,
 ) -> None:  # fmt: skip
-    test = [name for name in frame["name"][frame["split"] == "test"] if name in group_of]
+    test = [name for name in frame["name"][frame["split"] == "test"].tolist() if name in group_of]
     if not test:
         return
     anywhere = {group for name, group in group_of.items() if split_of[name] in ("train", "val")}
-    within = {group_of.get(name) for name in frame["name"][frame["split"] != "test"]} - {None}
+    within = {group_of.get(name) for name in frame["name"][frame["split"] != "test"].tolist()} - {None}
     leaked = {name for name in test if group_of[name] in anywhere}
     served.leaked_test = len(leaked)
     served.leaked_test_within = sum(group_of[name] in within for name in test)
@@ -293,6 +298,8 @@ def _judge(ds: Dataset, report: Report) -> None:
     as_published = "exact, benchmark-sized" if report.synthetic else "exact, as published"
     more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""
     report.counts = f"not those published, in {', '.join(wrong[:2])}{more}" if wrong else as_published
+    if report.unusable and not wrong:
+        report.counts += f" by the labels, but {len(report.unusable):,} images cannot be used"
     if not counted_in:
         report.counts = "nothing is published to compare them with" if report.own else "not known"
     against = _against(ds, report, bool(odd))

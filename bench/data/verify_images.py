@@ -20,6 +20,7 @@ from bench.data.listed import in_threads
 from bench.errors import UserError
 
 QUIET_SECONDS = 5.0
+FEW = 3  # examples of duplicates
 
 
 @dataclass
@@ -31,7 +32,8 @@ class Duplicates:
     groups: int = 0
     surplus: dict[str, int] = field(default_factory=dict)  # per split: images less distinct images
     across: dict[str, int] = field(default_factory=dict)  # "train+test" -> groups with members in both
-    members: list[list[str]] = field(default_factory=list)  # names of each group
+    members: list[list[str]] = field(default_factory=list)  # names of each group, those across splits first
+    examples: list[str] = field(default_factory=list)  # the first groups, with splits
 
 
 @dataclass
@@ -44,6 +46,7 @@ class NearDuplicates:
     limit: float = 0.0  # likeness from which a pair counts, found on this set
     false_share: float = 0.0  # estimated share of pairs that are different pictures
     mirrored: list[tuple[str, str]] = field(default_factory=list)  # mirror images of each other
+    examples: list[str] = field(default_factory=list)  # the first pairs, with splits or folds
 
 
 class _Seen(NamedTuple):
@@ -130,13 +133,15 @@ def duplicates(images: Images, group: np.ndarray, split_of: Mapping[str, str]) -
     bounds = np.flatnonzero(np.diff(group[order])) + 1
     repeated = [rows for rows in np.split(order, bounds) if len(rows) > 1]
     found.groups = len(repeated)
-    found.members = sorted([images.names[row] for row in rows] for rows in repeated)
-    counted = [Counter(split_of[name] for name in members) for members in found.members]
+    members = sorted([images.names[row] for row in rows] for rows in repeated)
+    found.members = sorted(members, key=lambda names: len({split_of[name] for name in names}) == 1)  # keeps the order
+    found.examples = [" = ".join(_placed(name, split_of) for name in names[:4]) for names in found.members[:FEW]]
+    counted = [Counter(split_of[name] for name in names) for names in found.members]
     for split in dict.fromkeys(split_of.values()):
-        found.surplus[split] = sum(members[split] - 1 for members in counted if members[split])
+        found.surplus[split] = sum(splits[split] - 1 for splits in counted if splits[split])
     for i, one in enumerate(SPLITS):
         for other in SPLITS[i + 1 :]:
-            shared = sum(1 for members in counted if members[one] and members[other])
+            shared = sum(1 for splits in counted if splits[one] and splits[other])
             if shared:
                 found.across[f"{one}+{other}"] = shared
     return found
@@ -154,6 +159,9 @@ def near_duplicates(images: Images, group: np.ndarray, part_of: Mapping[str, str
         (name[i], name[j], round(float(score), 3))
         for i, j, score in zip(pairs.first, pairs.second, pairs.score, strict=True)
     ]
+    found.examples = [
+        f"{_placed(one, part_of)} ~ {_placed(two, part_of)}, {score:.2f}" for one, two, score in found.pairs[:FEW]
+    ]
     found.mirrored = [(name[i], name[j]) for i, j in pairs.mirrored]
     found.images = len({one for pair in found.pairs for one in pair[:2]})
     if all(isinstance(part, str) for part in ranks):
@@ -162,6 +170,11 @@ def near_duplicates(images: Images, group: np.ndarray, part_of: Mapping[str, str
     else:
         found.across = {"different folds": len(found.pairs)} if found.pairs else {}
     return found
+
+
+def _placed(name: str, part_of: Mapping[str, str] | Mapping[str, str | int]) -> str:
+    part = part_of[name]
+    return f"{name} ({part})" if isinstance(part, str) and part else f"{name} (fold {part})" if part != "" else name
 
 
 def _in_order(parts: set[str | int]) -> list[str | int]:

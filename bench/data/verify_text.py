@@ -8,7 +8,6 @@ from bench.data.verify import SYNTHETIC, LabelFile, Report, Served
 from bench.data.verify_images import Duplicates, NearDuplicates
 
 MANY = 20  # names listed before "and n more"
-FEW = 3  # examples of duplicates
 SIZES = 8
 WIDTH = 11
 
@@ -150,7 +149,7 @@ def _duplicates(d: Duplicates) -> list[str]:
         lines.append("  surplus within a split: " + ", ".join(f"{s or 'all'} {n:,}" for s, n in d.surplus.items()))
         if d.across:
             lines.append("  groups across splits: " + ", ".join(f"{pair} {n:,}" for pair, n in d.across.items()))
-        lines += [f"  e.g. {' = '.join(names[:4])}" for names in d.members[:FEW]]
+        lines += [f"  e.g. {example}" for example in d.examples]
     return lines
 
 
@@ -164,7 +163,7 @@ def _near(near: NearDuplicates | None) -> list[str]:
         f"near duplicates: {len(near.pairs):,} pairs ({across or 'none'}), {near.images:,} images; "
         f"about {100 * near.false_share:.0f} % of the pairs by chance"
     ]
-    lines += [f"  e.g. {one} ~ {two} ({score:.2f})" for one, two, score in near.pairs[:FEW]]
+    lines += [f"  e.g. {example}" for example in near.examples]
     if near.mirrored:
         one, two = near.mirrored[0]
         lines.append(f"  {len(near.mirrored):,} more are mirror images of each other, e.g. {one} ~ {two}")
