@@ -432,7 +432,7 @@ def load(root: Path | None = None) -> Declarations:
     """All declarations: of this installation, and of the user's own folders under a data root."""
     if root is None:
         return installed()
-    from bench.data.own_file import protocols_under
+    from bench.data.own.file import protocols_under
 
     return installed().adding(protocols_under(root))
 

@@ -32,7 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Align, draw the sheet, say what was found. Exit status 0; 1 when images could not be read."""
     from bench import store
-    from bench.data import align, align_sheet, faces
+    from bench.data.align import faces
+    from bench.data.align import sheet as align_sheet
+    from bench.data.align import tree as align
 
     settings = faces.Settings(
         size=args.size, zoom=args.zoom, no_face=args.no_face, several=args.several, probability=args.probability

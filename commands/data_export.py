@@ -16,7 +16,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Exit status 0; a copy that is not exactly the protocol is a UserError, and nothing is written."""
     from bench import declare
-    from bench.data import hub_export, source
+    from bench.data import source
+    from bench.data.hub import exporting as hub_export
 
     root = source.data_root(args.data_root)
     protocol = declare.load(root).protocol(args.protocol)

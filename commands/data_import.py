@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.data.hub import Imported
+    from bench.data.hub.importing import Imported
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Exit status 0; what cannot be imported is a UserError, and nothing is written."""
     from bench import declare
-    from bench.data import hub, hub_source
+    from bench.data.hub import importing as hub
+    from bench.data.hub import source as hub_source
 
     declared = declare.load()
     opened = hub_source.open_source(args.source, args.config, args.revision)

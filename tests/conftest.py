@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from bench.data.ferplus_labels import EMOTIONS
+from bench.data.ferplus.labels import EMOTIONS
 from bench.declare import Protocol
 
 ROOT = Path(__file__).resolve().parent.parent

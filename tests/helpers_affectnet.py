@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from conftest import png
 
-from bench.data import affectnet_folders, affectnet_layouts
-from bench.data.affectnet import AffectNet
-from bench.data.affectnet_layouts import CLASSES
+from bench.data.affectnet import folders as affectnet_folders
+from bench.data.affectnet import layouts as affectnet_layouts
+from bench.data.affectnet.adapter import AffectNet
+from bench.data.affectnet.layouts import CLASSES
 from bench.data.base import find_dataset, manifest_hash
 from bench.declare import Protocol
 

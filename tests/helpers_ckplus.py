@@ -10,8 +10,8 @@ import numpy as np
 from conftest import png
 
 from bench import declare
-from bench.data.ckplus_files import CLASSES
-from bench.data.ckplus_folds import SUBJECTS
+from bench.data.ckplus.files import CLASSES
+from bench.data.ckplus.folds import SUBJECTS
 from bench.declare import Protocol
 
 SEVEN = CLASSES[1:]

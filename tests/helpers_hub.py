@@ -14,8 +14,10 @@ import pytest
 from conftest import png
 
 from bench import declare
-from bench.data import hub, hub_source, source
-from bench.data.own import Own
+from bench.data import source
+from bench.data.hub import importing as hub
+from bench.data.hub import source as hub_source
+from bench.data.own.adapter import Own
 
 
 def picture(number: int) -> np.ndarray:

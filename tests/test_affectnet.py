@@ -35,9 +35,9 @@ from helpers_affectnet import (
 )
 
 from bench import declare
-from bench.data.affectnet import AffectNet
-from bench.data.affectnet_csv import Release2017
-from bench.data.affectnet_layouts import CLASSES
+from bench.data.affectnet.adapter import AffectNet
+from bench.data.affectnet.layouts import CLASSES
+from bench.data.affectnet.release_2017 import Release2017
 from bench.data.base import manifest_hash, why_not_found
 from bench.data.classes import ORDERS
 from bench.declare import Protocol
@@ -232,7 +232,7 @@ def test_seven_classes_cannot_serve_eight(tmp_path: Path) -> None:
 
 
 def test_contempt_tells_the_release_where_names_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.data.affectnet.RELEASE_OF_CONTEMPT", {2: "2017", 1: "2021"})
+    monkeypatch.setattr("bench.data.affectnet.adapter.RELEASE_OF_CONTEMPT", {2: "2017", 1: "2021"})
     for contempt, release in ((2, "2017"), (1, "2021")):
         root = tmp_path / release
         for split, folder, numbers in (("train", "train_set", TRAIN), ("test", "valid_set", (*TEST[:7], contempt))):

@@ -30,8 +30,8 @@ from helpers_affectnet import (
 )
 
 from bench import declare
-from bench.data.affectnet import AffectNet
-from bench.data.affectnet_csv import columns_of
+from bench.data.affectnet.adapter import AffectNet
+from bench.data.affectnet.release_2017 import columns_of
 from bench.data.base import find_dataset, why_not_found
 from bench.errors import UserError
 
@@ -280,8 +280,8 @@ def test_sets_that_only_carry_the_name_are_refused_with_the_reason(
 
 
 def test_affectnet_hq_is_known_by_its_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.data.affectnet_others.HQ_IMAGES", 14)
-    monkeypatch.setattr("bench.data.affectnet_others.TRAINING_DATA_IMAGES", 16)
+    monkeypatch.setattr("bench.data.affectnet.others.HQ_IMAGES", 14)
+    monkeypatch.setattr("bench.data.affectnet.others.TRAINING_DATA_IMAGES", 16)
     for word in ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise"):
         for k in range(2):
             save(tmp_path / word / f"{word}{k}.jpg")

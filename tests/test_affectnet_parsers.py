@@ -13,10 +13,10 @@ from helpers_affectnet import HEADER, LISTS, PICTURES, Face, npy, row, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.data import affectnet_npy
-from bench.data.affectnet_csv import COLUMNS, Release2017, columns_of
-from bench.data.affectnet_layouts import CLASSES, DROPPED, label_number
-from bench.data.affectnet_npy import parse_label, read_labels
+from bench.data.affectnet import release_2021 as affectnet_npy
+from bench.data.affectnet.layouts import CLASSES, DROPPED, label_number
+from bench.data.affectnet.release_2017 import COLUMNS, Release2017, columns_of
+from bench.data.affectnet.release_2021 import parse_label, read_labels
 
 
 @given(st.integers(0, 10**6))

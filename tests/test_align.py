@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import run_all
-from bench.data import align, align_sheet, faces
-from bench.data.faces import Face, Settings
+from bench.data.align import faces
+from bench.data.align import sheet as align_sheet
+from bench.data.align import tree as align
+from bench.data.align.faces import Face, Settings
 from bench.data.synthfer import facts, images, landmarks
 from bench.errors import UserError
 

@@ -16,7 +16,7 @@ from helpers_cache import FINISHED, NAMES, UNFINISHED, Toy, child, decoded, file
 
 from bench.data import cache_build, cache_check
 from bench.data.cache import open_pixels
-from bench.data.ferplus import FERPlus
+from bench.data.ferplus.adapter import FERPlus
 from bench.errors import UserError
 
 WAITING = r"waiting for (process \d+ on .+ \(since .+\)|another process), which builds .+\.u8\n$"

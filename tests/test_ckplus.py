@@ -27,10 +27,10 @@ from helpers_ckplus import (
     write_official,
 )
 
-from bench.data import ckplus
 from bench.data.base import find_dataset, manifest_hash
-from bench.data.ckplus import CKPlus
-from bench.data.ckplus_files import CLASSES
+from bench.data.ckplus import adapter as ckplus
+from bench.data.ckplus.adapter import CKPlus
+from bench.data.ckplus.files import CLASSES
 from bench.data.source import locate
 from bench.errors import UserError
 

@@ -24,9 +24,9 @@ from helpers_ckplus import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.data.ckplus import CKPlus
-from bench.data.ckplus_files import CLASSES, box_of, emotion_of
-from bench.data.ferplus import FERPlus
+from bench.data.ckplus.adapter import CKPlus
+from bench.data.ckplus.files import CLASSES, box_of, emotion_of
+from bench.data.ferplus.adapter import FERPlus
 from bench.data.source import locate
 from bench.errors import UserError
 

@@ -12,9 +12,9 @@ from helpers_ckplus import RULES, SEVEN, Content, declared, full_size, protocol,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.data.ckplus import CKPlus
-from bench.data.ckplus_files import CLASSES
-from bench.data.ckplus_folds import SUBJECTS, at_random, by_subject
+from bench.data.ckplus.adapter import CKPlus
+from bench.data.ckplus.files import CLASSES
+from bench.data.ckplus.folds import SUBJECTS, at_random, by_subject
 from bench.data.source import splits_of
 
 

@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import declare
-from bench.data import ferplus_labels as labels
 from bench.data.base import find_dataset, manifest_hash, why_not_found
-from bench.data.ferplus import FERPlus
+from bench.data.ferplus.adapter import FERPlus, labels
 from bench.declare import Protocol
 from bench.errors import UserError
 

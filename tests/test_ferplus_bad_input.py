@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from bench import declare
 from bench.data.base import check_counts
-from bench.data.ferplus import FERPlus
-from bench.data.ferplus_files import read_png
+from bench.data.ferplus.adapter import FERPlus
+from bench.data.ferplus.files import read_png
 from bench.errors import UserError
 
 Mutate = Callable[[Path], object]

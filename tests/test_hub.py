@@ -18,9 +18,11 @@ from helpers_hub import bring, everything, loaded, own, picture
 
 import run_all
 from bench import declare
-from bench.data import hub_export, hub_source, source
+from bench.data import source
 from bench.data.base import manifest_hash
-from bench.data.ferplus import FERPlus
+from bench.data.ferplus.adapter import FERPlus
+from bench.data.hub import exporting as hub_export
+from bench.data.hub import source as hub_source
 from bench.declare import Protocol
 from bench.errors import UserError
 

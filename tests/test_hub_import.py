@@ -13,9 +13,12 @@ from helpers_hub import bring, everything, loaded, own, picture
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bench.data import hub, hub_export, hub_source, source
+from bench.data import source
 from bench.data.base import manifest_hash
-from bench.data.hub_source import Columns, Opened
+from bench.data.hub import exporting as hub_export
+from bench.data.hub import importing as hub
+from bench.data.hub import source as hub_source
+from bench.data.hub.source import Columns, Opened
 from bench.declare import Protocol
 from bench.errors import UserError
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from bench import declare
 from bench.data.base import is_synthetic
-from bench.data.ferplus_labels import EMOTIONS, RULES
+from bench.data.ferplus.labels import EMOTIONS, RULES
 from bench.data.official import (
     LAYOUTS,
     affectnet_a,

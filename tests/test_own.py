@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 import run_all
 from bench import declare, registry
-from bench.data import own_file, source
+from bench.data import source
 from bench.data.base import find_copies, find_dataset
-from bench.data.own import Own
-from bench.data.own_file import OwnFile, Split
-from bench.data.own_split import deal
+from bench.data.own import file as own_file
+from bench.data.own.adapter import Own
+from bench.data.own.file import OwnFile, Split
+from bench.data.own.split import deal
 from bench.errors import UserError
 
 # --------------------------------------------------------------------------------------------------- what is read right

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import declare
-from bench.data.ferplus_labels import EMOTIONS
+from bench.data.ferplus.labels import EMOTIONS
 from bench.data.subsets import rule_of
 from bench.declare import Protocol
 

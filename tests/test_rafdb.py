@@ -14,8 +14,8 @@ from bench import declare
 from bench.data import order
 from bench.data.base import find_dataset, manifest_hash, why_not_found
 from bench.data.classes import ORDERS
-from bench.data.rafdb import RAFDB
-from bench.data.rafdb_names import official_name
+from bench.data.rafdb.adapter import RAFDB
+from bench.data.rafdb.names import official_name
 from bench.errors import UserError
 
 Write = Callable[[Path], Path]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.data import order
-from bench.data.rafdb import RAFDB
+from bench.data.rafdb.adapter import RAFDB
 from bench.errors import UserError
 
 Change = Callable[[Path], object]

@@ -14,7 +14,7 @@ from test_ran import face, write
 
 from bench import declare, store
 from bench.data import ran, twins
-from bench.data.ferplus import FERPlus
+from bench.data.ferplus.adapter import FERPlus
 from bench.data.subsets import rule_of
 from bench.declare import Declarations, Protocol
 from bench.errors import UserError

@@ -18,10 +18,10 @@ import run_all
 from bench import declare
 from bench.data import order, verify
 from bench.data.base import MARKER, Dataset
-from bench.data.ckplus import CKPlus
-from bench.data.ferplus import FERPlus
-from bench.data.own import Own
-from bench.data.rafdb import RAFDB
+from bench.data.ckplus.adapter import CKPlus
+from bench.data.ferplus.adapter import FERPlus
+from bench.data.own.adapter import Own
+from bench.data.rafdb.adapter import RAFDB
 from bench.data.verify import Report
 from bench.data.verify_text import render
 from bench.declare import Protocol

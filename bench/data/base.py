@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.data.own_file import FILE as OWN_FILE
+from bench.data.own.file import FILE as OWN_FILE
 from bench.declare import Protocol
 from bench.errors import UserError
 

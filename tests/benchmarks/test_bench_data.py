@@ -10,7 +10,7 @@ import pytest
 from conftest import ferplus_protocol, write_official
 
 from bench.data.cache import Pixels, open_pixels
-from bench.data.ferplus import FERPlus
+from bench.data.ferplus.adapter import FERPlus
 
 IMAGES = 1000
 BATCH = 64

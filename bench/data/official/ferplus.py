@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.data.classes import ORDERS
-from bench.data.ferplus_files import FOLDERS, SIZE
-from bench.data.ferplus_labels import HEADER, USAGES
+from bench.data.ferplus.files import FOLDERS, SIZE
+from bench.data.ferplus.labels import HEADER, USAGES
 from bench.data.official import pictures, ran_lists
 from bench.data.official.ferplus_votes import NO_FACE, Cell, cells, regrouped, votes_for
 from bench.data.official.tree import (

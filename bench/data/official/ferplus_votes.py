@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from bench.data.ferplus_labels import COLUMNS, EMOTIONS
+from bench.data.ferplus.labels import COLUMNS, EMOTIONS
 from bench.data.official.tree import declared, some
 from bench.data.synthfer.actions import CONFUSION, RATERS
 from bench.errors import UserError

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from bench.data import ferplus_labels as labels
 from bench.data.base import SPLITS, Dataset, check_counts
-from bench.data.ferplus_files import FOLDERS, SIZE, Found, PixelRows, look, read_png
+from bench.data.ferplus import labels
+from bench.data.ferplus.files import FOLDERS, SIZE, Found, PixelRows, look, read_png
 from bench.data.subsets import subset_blocked, subset_index
 from bench.declare import Protocol
 from bench.errors import UserError, unknown

@@ -22,11 +22,11 @@ from bench import registry, store
 from bench.data.base import SPLITS, Dataset
 from bench.data.class_folders import is_image, split_of
 from bench.data.classes import EXPRESSIONS, class_name
-from bench.data.hub_export import RECORD, images_hash
-from bench.data.hub_source import Columns, Opened
+from bench.data.hub.exporting import RECORD, images_hash
+from bench.data.hub.source import Columns, Opened
 from bench.data.listed import BOX
 from bench.data.new_folder import new_folder
-from bench.data.own_file import FILE
+from bench.data.own.file import FILE
 from bench.declare import Protocol
 from bench.errors import UserError, unknown
 

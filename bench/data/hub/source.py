@@ -13,7 +13,7 @@ from typing import Any
 
 from bench import store
 from bench.data.classes import ORDERS
-from bench.data.hub_export import RECORD
+from bench.data.hub.exporting import RECORD
 from bench.errors import UserError, unknown
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")

@@ -15,7 +15,7 @@ from bench.data import order
 from bench.data.class_folders import Items, head, number, read_list
 from bench.data.classes import ORDERS
 from bench.data.listing import Layout, Listing
-from bench.data.rafdb_names import (
+from bench.data.rafdb.names import (
     BENCHMARK,
     RESTORE,
     image_folder,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.data.affectnet_layouts import (
+from bench.data.affectnet.layouts import (
     CLASSES,
     DROPPED,
     ORDER,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from bench.data.own_file import Split
+from bench.data.own.file import Split
 from bench.errors import UserError
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from bench.data.listed import ListedDataset
-from bench.data.rafdb_folders import Folders, Renamed
-from bench.data.rafdb_layouts import Apvit, Nr, Official, Scn
-from bench.data.rafdb_names import BENCHMARK
+from bench.data.rafdb.folders import Folders, Renamed
+from bench.data.rafdb.layouts import Apvit, Nr, Official, Scn
+from bench.data.rafdb.names import BENCHMARK
 from bench.declare import Protocol
 from bench.errors import UserError, unknown
 from bench.registry import dataset

@@ -22,7 +22,7 @@ def sheet(source: Path, dest: Path, rows: Sequence[dict[str, str]], count: int =
     """PNG of up to `count` pairs (original with box and points, result), half of them from the problem cases.
 
     Args:
-        rows: the journal of the alignment (bench/data/align.py).
+        rows: the journal of the alignment (bench/data/align/tree.py).
     """
     from PIL import Image, ImageDraw
 

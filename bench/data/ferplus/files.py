@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.data import ferplus_labels as labels
+from bench.data.ferplus import labels
 from bench.data.image import check_png, decode, read_bytes
 from bench.errors import UserError
 

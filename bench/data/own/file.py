@@ -220,7 +220,7 @@ def classes_of(own: OwnFile, folder: Path) -> tuple[str, ...]:
     """
     if own.named_classes:
         return own.named_classes
-    from bench.data.own_read import words
+    from bench.data.own.read import words
 
     written = words(own, folder)
     known = {class_name(word) for word in written}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from bench.data.class_folders import is_image, split_of
 from bench.data.listing import Bad, Kind, entries, is_folder, safe_name
-from bench.data.own_file import FILE, FOLDERS, OwnFile, to_add
+from bench.data.own.file import FILE, FOLDERS, OwnFile, to_add
 from bench.errors import UserError
 
 FIELDS = ("image", "label", "split", "subject", "fold")

@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.data.affectnet_csv import Release2017
-from bench.data.affectnet_folders import ClassFolders
-from bench.data.affectnet_layouts import CLASSES, NAMES_OF, RELEASE_2017, RELEASE_2021, AffectNetLayout
-from bench.data.affectnet_lists import PhaseTable, SplitLists
-from bench.data.affectnet_npy import Release2021
-from bench.data.affectnet_others import not_affectnet
+from bench.data.affectnet.folders import ClassFolders
+from bench.data.affectnet.layouts import CLASSES, NAMES_OF, RELEASE_2017, RELEASE_2021, AffectNetLayout
+from bench.data.affectnet.lists import PhaseTable, SplitLists
+from bench.data.affectnet.others import not_affectnet
+from bench.data.affectnet.release_2017 import Release2017
+from bench.data.affectnet.release_2021 import Release2021
 from bench.data.listed import ListedDataset
 from bench.data.listing import Layout
 from bench.declare import Protocol

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from bench.data.affectnet_layouts import RESTORE, AffectNetLayout, from_items, is_label, release_of
-from bench.data.affectnet_npy import PEEK, Release2021
+from bench.data.affectnet.layouts import RESTORE, AffectNetLayout, from_items, is_label, release_of
+from bench.data.affectnet.release_2021 import PEEK, Release2021
 from bench.data.base import SPLITS
 from bench.data.class_folders import head, is_image, read_csv, read_list
 from bench.data.label_lists import Items

@@ -25,7 +25,7 @@ from bench.data.class_folders import (
 from bench.data.classes import ORDERS, class_name
 from bench.data.listing import Bad, Layout, Listing, entries, is_folder, safe_name
 from bench.data.order import Fit
-from bench.data.rafdb_names import BENCHMARK, Row, official_name, official_split, places, table
+from bench.data.rafdb.names import BENCHMARK, Row, official_name, official_split, places, table
 from bench.errors import UserError
 
 NEITHER = "one of the two is wrong; restore the published files, or remove the table"

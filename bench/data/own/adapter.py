@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.data import own_file
 from bench.data.listed import ListedDataset
 from bench.data.listing import Layout
-from bench.data.own_file import FILE
-from bench.data.own_layouts import OwnFolders, OwnList
+from bench.data.own import file as own_file
+from bench.data.own.file import FILE
+from bench.data.own.layouts import OwnFolders, OwnList
 from bench.data.preprocess import Preprocessing
 from bench.declare import Protocol
 from bench.errors import UserError

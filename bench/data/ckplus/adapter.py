@@ -1,7 +1,7 @@
 """CK+: posed expressions of 118 subjects from the neutral face to the peak (Lucey et al. 2010), and its protocols.
 
-Layouts (bench/data/ckplus_layouts.py): the official sequences with landmarks, and the copy known as CK+48. Folds:
-bench/data/ckplus_folds.py. Rules: `last3` takes the last three frames of each labelled sequence and, where a protocol
+Layouts (bench/data/ckplus/layouts.py): the official sequences with landmarks, and the copy known as CK+48. Folds:
+bench/data/ckplus/folds.py. Rules: `last3` takes the last three frames of each labelled sequence and, where a protocol
 has the class neutral, the first three; `last1` takes the last and the first. `-random` deals images out to the folds;
 else folds go by subject.
 """
@@ -12,8 +12,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.data.ckplus_folds import SUBJECTS, at_random, by_subject
-from bench.data.ckplus_layouts import CK48, Official, ckextended
+from bench.data.ckplus.folds import SUBJECTS, at_random, by_subject
+from bench.data.ckplus.layouts import CK48, Official, ckextended
 from bench.data.listed import ListedDataset
 from bench.data.listing import Layout
 from bench.declare import Protocol

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.data.base import is_synthetic
-from bench.data.ckplus_files import (
+from bench.data.ckplus.files import (
     CLASSES,
     EMOTION,
     FRAME,

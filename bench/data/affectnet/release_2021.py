@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.data.affectnet_layouts import (
+from bench.data.affectnet.layouts import (
     CLASSES,
     DROPPED,
     ORDER,

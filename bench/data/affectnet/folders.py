@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
-from bench.data.affectnet_layouts import (
+from bench.data.affectnet.layouts import (
     CLASSES,
     DROPPED,
     RELEASE_2017,
@@ -21,7 +21,7 @@ from bench.data.affectnet_layouts import (
     known_counts,
     release_of,
 )
-from bench.data.affectnet_lists import PhaseTable
+from bench.data.affectnet.lists import PhaseTable
 from bench.data.class_folders import Shape, count, first_images, is_image, look, number, read_tree
 from bench.data.classes import class_name
 from bench.data.listing import Listing

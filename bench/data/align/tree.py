@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from bench import store
-from bench.data.faces import Settings, align_image
+from bench.data.align.faces import Settings, align_image
 from bench.data.image import SUFFIXES, read_image
 from bench.data.listing import safe_name
 from bench.errors import UserError

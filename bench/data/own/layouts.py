@@ -6,12 +6,13 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.data import own_file, own_read
 from bench.data.class_folders import split_of
 from bench.data.listing import Bad, Layout, Listing
-from bench.data.own_file import FILE, FOLDERS, LEFT_OUT, OwnFile
-from bench.data.own_read import Found, Row
-from bench.data.own_split import deal
+from bench.data.own import file as own_file
+from bench.data.own import read as own_read
+from bench.data.own.file import FILE, FOLDERS, LEFT_OUT, OwnFile
+from bench.data.own.read import Found, Row
+from bench.data.own.split import deal
 from bench.errors import UserError
 
 if TYPE_CHECKING:

@@ -86,7 +86,7 @@ def _tree(root: Path) -> str:
 
 def _named_lists(root: Path) -> str:
     """POSTER's lists over images of a derived set."""
-    from bench.data.affectnet_lists import find_lists
+    from bench.data.affectnet.lists import find_lists
 
     found = find_lists(root)
     if found is None:

@@ -1,0 +1,1 @@
+"""AffectNet: both releases and their re-layouts."""

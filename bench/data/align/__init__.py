@@ -1,0 +1,1 @@
+"""Faces of raw images, brought to one template."""

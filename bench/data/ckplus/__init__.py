@@ -1,0 +1,1 @@
+"""CK+: sequences, the CK+48 copy, and folds."""

@@ -1,0 +1,1 @@
+"""FERPlus: files, votes and label rules."""

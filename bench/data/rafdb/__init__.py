@@ -1,0 +1,1 @@
+"""RAF-DB: every layout in which it is met."""
