@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import Image, ferplus_protocol, write_csvs, write_official
 
 from bench.data import source
+from bench.data.base import check_counts
+from bench.declare import Protocol
 from bench.errors import UserError
 
 
@@ -59,3 +62,42 @@ def test_skipped_images_are_told_and_change_the_hash(tmp_path: Path, ferplus_ima
     assert rest.hash != whole.hash
     with pytest.raises(UserError, match=name):  # a cache with a hole in it does not serve a strict run
         source.open_data(ferplus_protocol(), tmp_path)
+
+
+def test_skipping_excuses_only_what_was_skipped() -> None:
+    rows = [("train", "anger")] * 4 + [("train", "fear")] * 4 + [("test", "anger")] * 2
+    frame = pd.DataFrame([(f"{k}", *row) for k, row in enumerate(rows)], columns=["name", "split", "label"])
+    wanted = Protocol(
+        id="p", dataset="ferplus", classes=("anger", "fear"), counts={"train": 8, "test": 3},
+        class_counts={"train": {"anger": 4, "fear": 4}, "test": {"anger": 2, "fear": 1}},
+    )  # fmt: skip
+    check_counts(frame, wanted, "x", skipped=1)
+    with pytest.raises(UserError, match="test: expected 3, found 2"):
+        check_counts(frame, wanted, "x")
+    relabelled = frame.assign(label=["fear", *frame["label"][1:]])  # one skipped, and another label changed
+    with pytest.raises(UserError, match="train/fear: expected 4, found 5"):
+        check_counts(relabelled, wanted, "x", skipped=1)
+    moved = frame.assign(split=["test", "test", *frame["split"][2:]])
+    with pytest.raises(UserError, match="train: expected 8, found 6"):
+        check_counts(moved, wanted, "x", skipped=1)
+    with pytest.raises(UserError, match="train: expected 8, found 7"):
+        check_counts(frame.iloc[1:], wanted, "x", skipped=1)
+
+
+def test_an_empty_test_split_is_told_before_training(tmp_path: Path, ferplus_images: list[Image]) -> None:
+    root = write_official(tmp_path / "set", ferplus_images)
+    for split, name, _, _ in ferplus_images:
+        if split == "test":
+            (root / "FER2013Test" / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"no test image left \(3 were skipped\)"):
+        source.open_data(ferplus_protocol(), tmp_path, skip_bad=True)
+
+
+def test_a_skipped_row_makes_another_hash_than_a_copy_without_it() -> None:
+    frame = pd.DataFrame({"name": ["a"], "label": ["anger"], "split": ["train"]})
+    assert source._hash(frame, "pixels") != source._hash(frame, "pixels", ["b"])
+
+
+def test_what_was_looked_for_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Looked for FER2013Train"):
+        source.locate(ferplus_protocol(), tmp_path)

@@ -167,20 +167,22 @@ def check_counts(frame: pd.DataFrame, protocol: Protocol, source: str, skipped: 
     Args:
         frame: an index with columns label and split.
         source: the label files, for the message.
-        skipped: images left out on purpose; up to as many may be lacking.
+        skipped: images left out on purpose: so many may be lacking in all, and none may be too many.
     """
-    if 0 < sum(protocol.counts.values()) - len(frame) <= skipped:
-        return
     per_class = frame.groupby(["split", "label"], sort=False).size().to_dict()
     per_split = frame["split"].value_counts().to_dict()
+    splits = {split: (n, per_split.get(split, 0)) for split, n in protocol.counts.items()}
+    classes = {
+        f"{split}/{label}": (n, per_class.get((split, label), 0))
+        for split, declared in protocol.class_counts.items()
+        for label, n in declared.items()
+    }
     wrong = []
-    for split, expected in protocol.counts.items():
-        if per_split.get(split, 0) != expected:
-            wrong.append(f"{split}: expected {expected:,}, found {per_split.get(split, 0):,}")
-    for split, classes in protocol.class_counts.items():
-        for label, expected in classes.items():
-            if per_class.get((split, label), 0) != expected:
-                wrong.append(f"{split}/{label}: expected {expected:,}, found {per_class.get((split, label), 0):,}")
+    for counts in (splits, classes):
+        lacking = sum(expected - found for expected, found in counts.values())
+        differ = [place for place, (expected, found) in counts.items() if expected != found]
+        if lacking > skipped or any(found > expected for expected, found in counts.values()) or not skipped:
+            wrong += [f"{place}: expected {counts[place][0]:,}, found {counts[place][1]:,}" for place in differ]
     if protocol.counts:
         extra = {split: n for split, n in per_split.items() if split not in protocol.counts}
         wrong += [f"{split}: expected none, found {n:,}" for split, n in extra.items()]

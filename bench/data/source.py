@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,8 @@ class Copies:
         if stops:
             raise stops[0]
         near = " ".join(why_not_found(self.root, adapter))
-        raise UserError(f"{protocol.dataset}: not found under {self.root}. {near}".strip(), _how(protocol))
+        near = near or f"Looked for {adapter.looked_for}"
+        raise UserError(f"{protocol.dataset}: not found under {self.root}. {near}", _how(protocol))
 
     def _copy(
         self, adapter: type[Dataset], folder: Path, protocol: Protocol, skip_bad: bool, preprocessing: str,
@@ -163,9 +165,10 @@ def open_data(
     unreadable = index["name"].isin(list(pixels.bad))
     skipped = dataset.skipped | {name: pixels.bad[name] for name in index["name"][unreadable]}
     index = index[~unreadable].reset_index(drop=True)
+    _refuse_empty(index, protocol, len(skipped))
+    digest = _hash(index, pixels.sha256, sorted(skipped))
     found = Data(
-        index, pixels.array, pixels.rows(index["name"].tolist()), _hash(index, pixels.sha256), skipped,
-        describe(dataset),
+        index, pixels.array, pixels.rows(index["name"].tolist()), digest, skipped, describe(dataset)
     )  # fmt: skip
     path = _manifest_path(protocol, dataset)
     store.write_json(path, {"hash": found.hash, "train": training_counts(index, protocol)})
@@ -210,10 +213,23 @@ def training_counts(index: pd.DataFrame, protocol: Protocol) -> list[int]:
     return [len(splits_of(index, protocol, fold).get("train", ())) for fold in range(max(1, protocol.folds))]
 
 
-def _hash(index: pd.DataFrame, pixels_sha256: str) -> str:
+def _refuse_empty(index: pd.DataFrame, protocol: Protocol, skipped: int) -> None:
+    """UserError where nothing is left to train or to test on, before anything is trained."""
+    needed = ("train", "test") if protocol.classes else ("train",)
+    for fold in range(max(1, protocol.folds)):
+        there = splits_of(index, protocol, fold)
+        for split in needed:
+            if not len(there.get(split, ())):
+                where = f"fold {fold + 1}" if protocol.folds else protocol.id
+                message = f"{where} has no {split} image" + (f" left ({skipped:,} were skipped)" if skipped else "")
+                raise UserError(message, "restore the images; `data verify` lists what is wrong")
+
+
+def _hash(index: pd.DataFrame, pixels_sha256: str, skipped: Sequence[str] = ()) -> str:
     columns = [column for column in ("name", "label", "split", "fold") if column in index]
     lines = sorted("\t".join(map(str, row)) for row in index[columns].itertuples(index=False))
-    return hashlib.sha256("\n".join([*lines, pixels_sha256]).encode()).hexdigest()[:16]
+    # a run that skipped something is another run than one on a copy that has no such rows
+    return hashlib.sha256("\n".join([*lines, pixels_sha256, *skipped]).encode()).hexdigest()[:16]
 
 
 def _manifest_path(protocol: Protocol, dataset: Dataset) -> Path:
