@@ -31,7 +31,7 @@ RUN_COLUMNS = (
     "run", "experiment", "method", "backbone", "pretraining", "augmentation", "options", "protocol", "selection", "n",
     "correct", "accuracy", "accuracy_sd", "mean_class_accuracy", "macro_f1", "epoch", "seconds", "images_per_second",
     "peak_memory_mb", "parameters", "device", "versions", "commit", "data_hash", "input_size", "profile", "seed",
-    "fold", "synthetic", "preprocessing", "skipped", "finished",
+    "fold", "synthetic", "preprocessing", "skipped", "departures", "finished",
 )  # fmt: skip
 CLASS_COLUMNS = (
     "run", "experiment", "protocol", "profile", "seed", "fold", "selection", "class", "n", "correct", "accuracy",
@@ -177,6 +177,7 @@ def _score(
             "finished", "preprocessing", "skipped",
         }),
         "options": json.dumps(result.options, sort_keys=True),
+        "departures": "; ".join(result.departures),
         "input_size": result.recipe["input_size"],
         "versions": json.dumps(result.versions, sort_keys=True),
     }  # fmt: skip

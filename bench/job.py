@@ -176,11 +176,13 @@ def _write_result(
     about_weights = {"run": spec["key"], "entry": run.entry.id, "classes": json.dumps(protocol.classes)}
     store.write_bytes(folder / "model.safetensors", save(tensors, about_weights))
     codes, shown = [json.loads(text) for text in state.codes], _shown(run, data)
+    departures = _departures(run, data)
     store.write_json(folder / "manifest.json", {
         "machine": provenance.machine(), "code": codes, "torch_threads": torch.get_num_threads(),
         "deterministic": job.device.type == "cpu", "weights": weights.hashes(run.weights),
         "data": {
             "hash": data.hash, "images": len(data.index), "skipped": data.skipped, "preprocessing": shown,
+            "folder": data.folder, "departures": list(departures),
         },
         "specification": {**spec, "data_root": ""},
     })  # fmt: skip
@@ -196,6 +198,7 @@ def _write_result(
         macs=macs(method.net, int(run.recipe["input_size"])), device=_device_name(job.device),
         versions=codes[-1]["versions"], commit=codes[-1]["commit"], data_hash=data.hash, finished=provenance.now(),
         preprocessing=f"{shown['name']}#{shown['sha256'][:8]}", skipped=len(data.skipped),
+        departures=departures,
     )  # fmt: skip
     store.write_text(folder / "result.json", result.model_dump_json(indent=1) + "\n")
 
@@ -205,6 +208,15 @@ def _shown(run: matrix.Run, data: source.Data) -> dict[str, Any]:
     after = {name: run.recipe[name] for name in ("colour", "input_size", "mean", "resize", "std")}
     shown = {**data.preprocessing, **after}
     return {**shown, "sha256": hashlib.sha256(store.canonical(shown)).hexdigest()[:16]}
+
+
+def _departures(run: matrix.Run, data: source.Data) -> tuple[str, ...]:
+    """Why a run is not on the published benchmark: its copy, and another preprocessing than the recipe's."""
+    adapter = registry.find("dataset", run.entry.protocol.dataset).load()
+    own = "" if adapter.own_data else getattr(adapter, "default_preprocessing", "")
+    if not own or run.asked_preprocessing in ("", own):
+        return data.departures
+    return (*data.departures, f"--preprocessing {run.asked_preprocessing} in place of {own}")
 
 
 def _write_predictions(

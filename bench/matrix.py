@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ class Run:
         recipe: plain values under the profile.
         options: the method's options under the profile.
         pretraining, weights: the experiment's, unless the profile declares to go without.
+        asked_preprocessing: the profile asked for in place of the recipe's; empty where none was.
     """
 
     entry: Entry
@@ -33,6 +34,7 @@ class Run:
     options: dict[str, Any]
     pretraining: str
     weights: tuple[str, ...]
+    asked_preprocessing: str = ""
 
     @property
     def name(self) -> str:
@@ -148,6 +150,29 @@ def runs_of(declared: Declarations, entry: Entry, profile: ProfileName, seeds: I
     ]
 
 
+def with_preprocessing(runs: Iterable[Run], asked: Mapping[str, str]) -> list[Run]:
+    """The runs with other preprocessing than their recipes'; those on other datasets stay as they are.
+
+    Args:
+        asked: dataset -> profile of preprocessing.yaml.
+
+    Raises:
+        UserError: no run is on one of the datasets.
+    """
+    found = []
+    unused = dict(asked)
+    for run in runs:
+        dataset = run.entry.protocol.dataset
+        unused.pop(dataset, None)
+        if asked.get(dataset, run.preprocessing) != run.preprocessing:
+            recipe = {**run.recipe, "preprocessing": {**run.recipe["preprocessing"], dataset: asked[dataset]}}
+            run = replace(run, recipe=recipe, asked_preprocessing=asked[dataset])
+        found.append(run)
+    for dataset, name in unused.items():
+        raise UserError(f"preprocessing '{name}' is of {dataset}, which no run here reads", "leave it out")
+    return found
+
+
 def options_of(declared: Declarations, entry: Entry, profile: ProfileName) -> dict[str, Any]:
     """The method's options: the recipe's `method.*` fields, then the experiment's own, then the profile's."""
     recipe = declared.recipe(entry.experiment.recipe)
@@ -177,12 +202,13 @@ def specification(
     return {
         "key": key, "experiment": run.entry.experiment.id, "protocol": run.entry.protocol.id, "profile": run.profile,
         "seed": run.seed, "fold": run.fold, "data_root": str(data_root) if data_root else "", "device": device,
-        "checkpoint_seconds": checkpoint_seconds, "skip_bad": skip_bad,
+        "checkpoint_seconds": checkpoint_seconds, "skip_bad": skip_bad, "preprocessing": run.asked_preprocessing,
     }  # fmt: skip
 
 
 def find_run(declared: Declarations, spec: dict[str, Any]) -> Run:
     """The declared run a specification names."""
     entry = declared.entry(f"{spec['experiment']}:{spec['protocol']}")
-    runs = runs_of(declared, entry, spec["profile"], [spec["seed"]])
-    return runs[int(spec["fold"])]
+    run = runs_of(declared, entry, spec["profile"], [spec["seed"]])[int(spec["fold"])]
+    asked = spec.get("preprocessing")
+    return with_preprocessing([run], {entry.protocol.dataset: asked})[0] if asked else run

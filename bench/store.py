@@ -31,6 +31,10 @@ SCHEMA_VERSION = 1
 CHECKPOINT_SLOTS = ("checkpoint-a", "checkpoint-b")
 
 
+class DiskFull(UserError):
+    """A file could not be written for lack of space."""
+
+
 class Selected(BaseModel):
     """One selection of a run: which epochs, and the file that holds their predictions."""
 
@@ -76,6 +80,7 @@ class Result(BaseModel):
     finished: str
     preprocessing: str = ""  # "name#hash" of all that was done to the images; manifest.json has the settings
     skipped: int = 0  # images, or rows of label files, left out with --skip-bad
+    departures: tuple[str, ...] = ()  # why what was trained on is not the published benchmark, in words
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -114,7 +119,7 @@ def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             hint = "free some space, or point FERBENCH_CACHE / --results at another disk; finished runs are kept"
-            raise UserError(f"{path}: the disk is full", hint) from None
+            raise DiskFull(f"{path}: the disk is full", hint) from None
         raise
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.declare import Claim, Declarations, Table
+from bench.declare import Claim, Declarations, ProfileName, Protocol, Table
 from bench.errors import UserError, unknown
 
 
-def reported_on(declared: Declarations, tables: Iterable[Table], variant: str) -> list[Table]:
+def reported_on(
+    declared: Declarations, tables: Iterable[Table], variant: str, profile: ProfileName = "paper"
+) -> list[Table]:
     """The tables in which some claim has the variant, called `<table>@<variant>`; their other claims stay as they are.
 
     Raises:
@@ -26,20 +28,31 @@ def reported_on(declared: Declarations, tables: Iterable[Table], variant: str) -
         message = f"no protocol behind {', '.join(table.id for table in asked)} has a variant '{variant}'"
         raise UserError(message, f"known there: {', '.join(have)}" if have else "none has any")
     return [
-        table.answering(f"{table.id}@{variant}", [claim_on(declared, claim, variant) for claim in table.claims()])
+        table.answering(
+            f"{table.id}@{variant}", [claim_on(declared, claim, variant, profile) for claim in table.claims()]
+        )
         for table in found
     ]
 
 
-def claim_on(declared: Declarations, claim: Claim, variant: str) -> Claim:
+def claim_on(declared: Declarations, claim: Claim, variant: str, profile: ProfileName = "paper") -> Claim:
     """A claim as answered by the variant; only its table's name changes where its protocol has none."""
     _check_known(declared, variant)
     changed = {"table": f"{claim.table}@{variant}"}
     if variant in _variants(declared, claim):
         protocol = declared.protocol(_variants(declared, claim)[variant])
-        why = f"reported on {protocol.title or protocol.id} (--variant {variant})"
+        why = _why(protocol, declared.protocol(claim.protocol), variant, profile)
         changed |= {"protocol": protocol.id, "differs": "; ".join(filter(None, [why, claim.differs]))}
     return claim.model_copy(update=changed)
+
+
+def _why(protocol: Protocol, plain: Protocol, variant: str, profile: ProfileName) -> str:
+    """What the claim is answered with; profile quick takes the stand-in, which can be the plain protocol's."""
+    if profile == "quick" and protocol.stand_in and protocol.stand_in == plain.stand_in:
+        if protocol.rule.endswith("leak-free"):
+            return f"--variant {variant}: the synthetic stand-in has no copies: its whole test set"
+        return f"--variant {variant}: the synthetic stand-in is the same as without it"
+    return f"reported on {protocol.title or protocol.id} (--variant {variant})"
 
 
 def _variants(declared: Declarations, claim: Claim) -> dict[str, str]:

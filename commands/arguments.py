@@ -39,12 +39,14 @@ def add_variant(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> No
     )
 
 
-def tables_asked(declared: declare.Declarations, args: argparse.Namespace, everything: bool) -> list[declare.Table]:
+def tables_asked(
+    declared: declare.Declarations, args: argparse.Namespace, everything: bool, profile: declare.ProfileName
+) -> list[declare.Table]:
     """The tables of --table and --paper (or all), under --variant those that it concerns."""
     tables = matrix.selected_tables(declared, args.table, args.paper, everything)
     if not args.variant:
         return tables
-    found = variants.reported_on(declared, tables, args.variant)
+    found = variants.reported_on(declared, tables, args.variant, profile)
     left_out = {table.id for table in tables} - {table.id.partition("@")[0] for table in found}
     if left_out and not everything:
         print(f"left out, without a variant '{args.variant}': {', '.join(sorted(left_out))}", file=sys.stderr)

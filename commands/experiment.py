@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from bench.data import source
 from bench.errors import UserError
 from bench.plan import Planned
 from commands.compare import paired_lines
-from commands.run import BLOCKED, DONE, FAILED, carry_out, print_plan, recheck
+from commands.run import BLOCKED, DONE, FAILED, asked_preprocessing, carry_out, print_plan, recheck
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ def main(
 ) -> int:  # fmt: skip
     """Plan, run, collect and report the entries."""
     _refuse_table_words(args)
-    asked = _asked(declared, args, profile, seeds)
+    asked = _with_preprocessing(_asked(declared, args, profile, seeds), asked_preprocessing(args))
     runs = list({run.identity: run for one in asked for run in one.runs}.values())
     planned = plan.plan(runs, root, results, args.force, args.skip_bad)
     if not args.plan:
@@ -85,6 +85,12 @@ def _asked(
             protocol = declared.protocol(protocol.stand_in)
         found.append(Asked(experiment, protocol, tuple(matrix.runs_of(declared, entry, profile, seeds))))
     return found
+
+
+def _with_preprocessing(asked: Sequence[Asked], chosen: Mapping[str, str]) -> list[Asked]:
+    """The same with the runs' preprocessing as --preprocessing says; a profile that none of them reads is an error."""
+    runs = iter(matrix.with_preprocessing([run for one in asked for run in one.runs], chosen))
+    return [replace(one, runs=tuple(itertools.islice(runs, len(one.runs)))) for one in asked]
 
 
 def _report(
@@ -145,6 +151,8 @@ def _entry_lines(one: Asked, done: Done, selection: str, names: set[str] | None)
     profile = done[0][0].profile
     synthetic = " · SYNTHETIC, not comparable" if one.protocol.synthetic else ""
     lines = ["", f"## {one.name}, profile {profile}, {selection}, {about}{synthetic}", ""]
+    reasons = dict.fromkeys(why for _, folder in done for why in store.read_result(folder).departures)
+    lines += [*(f"  not the benchmark: {why}" for why in reasons), *([""] if reasons else [])]
     n = next(iter(seeds.values())).sum()
     lines.append(f"  test images           {n:,.0f}")
     for name, title in (("accuracy", "accuracy"), ("mean_class_accuracy", "mean class accuracy")):

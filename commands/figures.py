@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,14 @@ def figure_runs(
 
 def draw_figures(
     declared: declare.Declarations, figures: Sequence[declare.Figure], profile: declare.ProfileName, results: Path,
-    root: Path | None, seed: int,
+    root: Path | None, seed: int, preprocessing: Mapping[str, str],
 ) -> None:  # fmt: skip
     """Draw what can be drawn into <results>/figures/; say for each figure where it is or why it is not."""
     for figure in figures:
-        planned = plan.plan(figure_runs(declared, [figure], profile, seed), root, results)
+        runs = figure_runs(declared, [figure], profile, seed)
+        read = {run.entry.protocol.dataset for run in runs}
+        own = {dataset: name for dataset, name in preprocessing.items() if dataset in read}
+        planned = plan.plan(matrix.with_preprocessing(runs, own), root, results)
         missing = [p for p in planned if p.status != "cached"]
         if missing:
             reason = missing[0].reason or "not run yet"

@@ -46,8 +46,8 @@ def main(args: argparse.Namespace) -> int:
     """Render."""
     declared = declare.load(data_root(args.data_root))
     everything = not (args.table or args.paper)
-    tables = tables_asked(declared, args, everything)
-    profile = "quick" if args.profile == "quick" else "paper"
+    profile: declare.ProfileName = "quick" if args.profile == "quick" else "paper"
+    tables = tables_asked(declared, args, everything, profile)
     seeds = args.seeds or ([0] if profile == "quick" else [0, 1, 2])
     results = store.results_folder(args.results, profile)
     shown = "" if args.quiet else args.format

@@ -57,6 +57,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out images that cannot be used; results say which and are not compared",
     )
+    how.add_argument(
+        "--preprocessing",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="profiles of bench/data/preprocessing.yaml in place of the recipes', one a dataset",
+    )
     failing = how.add_mutually_exclusive_group()
     failing.add_argument("--keep-going", action="store_true", help="go on after a failure (the default)")
     failing.add_argument("--fail-fast", action="store_true", help="start nothing more after a failure")
@@ -73,8 +80,8 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("nothing asked for", "name a table (--table fervt-table11), a paper (--paper fervt) or --all")
     root = data_root(args.data_root)
     declared = declare.load(root)
-    tables = [] if args.experiment else tables_asked(declared, args, args.all)
     profile = args.profile or ("paper" if root else "quick")
+    tables = [] if args.experiment else tables_asked(declared, args, args.all, profile)
     seeds = list(dict.fromkeys(args.seeds or ([0, 1, 2] if profile == "paper" else [0])))
     results = store.results_folder(args.results, profile)
     if profile == "quick":
@@ -84,7 +91,8 @@ def main(args: argparse.Namespace) -> int:
 
         return experiment.main(declared, args, root, profile, seeds, results)
     figures = figures_of(declared, tables) if args.figures else []
-    runs = wanted_runs(declared, args, tables, figures, profile, seeds)
+    asked = asked_preprocessing(args)
+    runs = matrix.with_preprocessing(wanted_runs(declared, args, tables, figures, profile, seeds), asked)
     planned = plan.plan(runs, root, results, args.force, args.skip_bad)
     if not args.plan:
         planned = recheck(planned, root, results, args)
@@ -97,7 +105,7 @@ def main(args: argparse.Namespace) -> int:
     # a shortened recipe asks for no seeds of its own; the table stands for the paper's profile
     shown = [0, 1, 2] if profile == "short" else seeds
     render.draw(declared, tables, profile, results, shown, args.selection, args.format, planned=planned, root=root)
-    draw_figures(declared, figures, profile, results, root, seeds[0])
+    draw_figures(declared, figures, profile, results, root, seeds[0], asked)
     return FAILED if failed else BLOCKED if blocked else DONE
 
 
@@ -119,6 +127,15 @@ def carry_out(
         print(f"warning: {problem}", file=sys.stderr)
     failed = bool(broken or problems) or any(outcome.status == "failed" for outcome in outcomes)
     return planned, failed
+
+
+def asked_preprocessing(args: argparse.Namespace) -> dict[str, str]:
+    """Dataset -> profile of --preprocessing."""
+    if not args.preprocessing:
+        return {}
+    from bench.data.preprocess import by_dataset
+
+    return by_dataset(args.preprocessing)
 
 
 def wanted_runs(
@@ -231,24 +248,31 @@ def prepare_data(
     Returns:
         The plan, and the protocols whose data is broken: their runs are blocked, the others go on.
     """
-    unread = {_data_of(p.run): p.run.entry.protocol for p in planned if p.status == "runnable" and not p.key}
+    runnable = {_data_of(p.run): p for p in planned if p.status == "runnable"}
+    unread = {data: p.run.entry.protocol for data, p in runnable.items() if not p.key}
+    for data, p in runnable.items():
+        if data not in unread and not p.run.entry.protocol.synthetic:
+            print(f"using {_named(*data)}{_copy_of(p.run, root, args.skip_bad)}")
     if not unread:
         return planned, []
     from bench.data.source import open_data
 
     broken: dict[tuple[str, str], UserError] = {}
     for (name, preprocessing), protocol in unread.items():
-        print(f"reading {name}{f' ({preprocessing})' if preprocessing else ''} ...", flush=True)
+        where = _copy_of(runnable[name, preprocessing].run, root, args.skip_bad)
+        print(f"reading {_named(name, preprocessing)}{where} ...", flush=True)
         try:
-            skipped = open_data(protocol, root, args.skip_bad, preprocessing).skipped
+            data = open_data(protocol, root, args.skip_bad, preprocessing)
         except UserError as error:
             broken[name, preprocessing] = error
             print(f"error: {error}", file=sys.stderr)
         else:
-            for reason in list(skipped.values())[:5]:
+            for reason in list(data.skipped.values())[:5]:
                 print(f"skipped: {reason}", file=sys.stderr)
-            if skipped:
-                print(f"{len(skipped):,} skipped in {name}: its results are not the benchmark's", file=sys.stderr)
+            if data.skipped:
+                print(f"{len(data.skipped):,} skipped in {name}: its results are not the benchmark's", file=sys.stderr)
+            for reason in data.departures:
+                print(f"not the benchmark: {name}: {reason}", file=sys.stderr)
     again = plan.plan([p.run for p in planned], root, results, args.force, args.skip_bad)
     return [_broken(p, broken.get(_data_of(p.run))) for p in again], [name for name, _ in broken]
 
@@ -256,6 +280,25 @@ def prepare_data(
 def _data_of(run: matrix.Run) -> tuple[str, str]:
     """What has to be read for a run: protocol and preprocessing."""
     return run.entry.protocol.id, run.preprocessing
+
+
+def _named(protocol: str, preprocessing: str) -> str:
+    return f"{protocol} ({preprocessing})" if preprocessing else protocol
+
+
+def _copy_of(run: matrix.Run, root: Path | None, skip_bad: bool) -> str:
+    """' from FOLDER', and which other copies of the dataset lie there; '' for images that are made."""
+    protocol = run.entry.protocol
+    if protocol.synthetic or root is None:
+        return ""
+    from bench.data.base import find_copies
+    from bench.data.source import locate
+
+    used = locate(protocol, root, skip_bad, run.preprocessing)
+    copies = [copy for copy in find_copies(root, type(used)) if copy != used.root and used.serves(copy, protocol)]
+    more = ", ".join(map(str, copies))
+    several = f"{len(copies)} more {'copies' if len(copies) > 1 else 'copy'} there: {more}"
+    return f" from {used.root}" + (f" ({several})" if copies else "")
 
 
 def _broken(planned: Planned, error: UserError | None) -> Planned:

@@ -32,7 +32,7 @@ def main(args: argparse.Namespace) -> int:
     if claim is not None:
         table = declared.table(claim.table)
         if args.variant:
-            claim = variants.claim_on(declared, claim, args.variant)
+            claim = variants.claim_on(declared, claim, args.variant, args.profile)
         facts["claim"] = {
             "cell": claim.cell, "printed": f"{claim.printed}{claim.unit}", "metric": claim.metric,
             "paper": declared.papers[table.paper].title, "where": table.where,

@@ -1,85 +1,31 @@
-"""Alignment: the geometry, the policies, the tree it writes, and what stopping it leaves."""
+"""Alignment of a tree: what it writes, what stopping it leaves, what changed in the source, and what is refused."""
 
 from __future__ import annotations
 
+import errno
 import io
 import json
-import math
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 import run_all
-from bench.data.align import faces
+from bench import store
+from bench.data.align import faces, files, journal
 from bench.data.align import sheet as align_sheet
 from bench.data.align import tree as align
 from bench.data.align.faces import Face, Settings
-from bench.data.synthfer import facts, images, landmarks
 from bench.errors import UserError
 
 POINTS = faces.template(Settings(size=112))
 
 
-@given(angle=st.floats(-math.pi, math.pi), scale=st.floats(0.05, 20), x=st.floats(-500, 500), y=st.floats(-500, 500))
-def test_transform_recovers_any_similarity(angle: float, scale: float, x: float, y: float) -> None:
-    turn = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    moved = POINTS @ turn.T + np.array([x, y])
-    matrix = faces.transform(moved, POINTS)
-    back = moved @ matrix[:, :2].T + matrix[:, 2]
-    np.testing.assert_allclose(back, POINTS, atol=1e-6)
-
-
-def test_transform_is_the_best_of_its_neighbours() -> None:
-    noisy = POINTS * 1.7 + np.random.default_rng(0).normal(0, 4, POINTS.shape)
-    best = faces.transform(noisy, POINTS)
-
-    def error(matrix: np.ndarray) -> float:
-        return float(((noisy @ matrix[:, :2].T + matrix[:, 2] - POINTS) ** 2).sum())
-
-    for k in range(4):  # cos, sin, dx, dy
-        for step in (-1e-3, 1e-3):
-            cos, sin = best[0, 0] + step * (k == 0), best[1, 0] + step * (k == 1)
-            other = np.array([[cos, -sin, best[0, 2] + step * (k == 2)], [sin, cos, best[1, 2] + step * (k == 3)]])
-            assert error(other) > error(best)
-
-
-def test_warp_by_whole_pixels_copies_them() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    matrix = np.array([[1.0, 0.0, -20.0], [0.0, 1.0, -10.0]])
-    np.testing.assert_array_equal(faces.warp(image, matrix, 32), image[10:42, 20:52])
-
-
-def test_warp_that_shrinks_keeps_places_and_does_not_alias() -> None:
-    image = np.zeros((400, 400), np.uint8)
-    image[::2] = 255  # one-pixel stripes average to grey
-    small = faces.warp(image, np.array([[0.1, 0.0, -0.45], [0.0, 0.1, -0.45]]), 40)
-    assert abs(float(small[4:36, 4:36].mean()) - 127.5) < 2
-    assert float(small[4:36, 4:36].std()) < 2
-    spot = np.zeros((400, 400), np.uint8)
-    spot[190:210, 290:310] = 255
-    found = faces.warp(spot, np.array([[0.1, 0.0, -0.45], [0.0, 0.1, -0.45]]), 40)
-    y, x = np.argwhere(found > 128).mean(0)
-    assert abs(x - 29.5) < 0.6
-    assert abs(y - 19.5) < 0.6
-
-
 def face(x: float, y: float, side: float = 20, probability: float = 0.95) -> Face:
     return Face((x, y, side, side), probability, POINTS / 112 * side + np.array([x, y]))
-
-
-def test_policies_for_several_faces() -> None:
-    three = [face(0, 0, 50, 0.91), face(45, 45, 10, 0.92), face(80, 0, 15, 0.99)]
-    shape = (100, 100, 3)
-    assert faces.choose(three, shape, "centre") is three[1]
-    assert faces.choose(three, shape, "largest") is three[0]
-    assert faces.choose(three, shape, "confident") is three[2]
-    assert faces.choose(three, shape, "skip") is None
-    assert faces.choose(three[:1], shape, "fail") is three[0]
 
 
 @pytest.fixture
@@ -174,6 +120,206 @@ def test_refusals(tree: Path, tmp_path: Path) -> None:
         align.align(foreign, tmp_path / "none", Settings())
 
 
+def change(tree: Path, path: str, text: str) -> None:
+    """Write a file with a time of its own: two writes may fall into one tick of the file system."""
+    before = (tree / path).stat().st_mtime_ns if (tree / path).exists() else 0
+    (tree / path).write_text(text)
+    os.utime(tree / path, ns=(before + 10**9, before + 10**9))
+
+
+def test_changed_label_files_are_copied_again(tree: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "aligned"
+    align.align(tree, dest, Settings(size=32))
+    change(tree, "labels.txt", "test_0.png 2\n")  # of the same size
+    align.align(tree, dest, Settings(size=32))
+    assert (dest / "labels.txt").read_text() == "test_0.png 2\n"
+    assert (dest / "labels.txt").stat().st_mtime_ns == (tree / "labels.txt").stat().st_mtime_ns
+
+
+def test_what_the_source_lost_is_removed_and_nothing_else(tree: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "aligned"
+    (tree / "happy").mkdir()
+    (tree / "Image" / "original" / "test_0.png").rename(tree / "happy" / "test_0.png")
+    (tree / "old.txt").write_text("test_9.png 1\n")
+    align.align(tree, dest, Settings(size=32))
+    (dest / "happy" / "notes.txt").write_text("mine")
+    (dest / "Image" / "original" / "mine.png").write_text("mine")
+    (tree / "sad").mkdir()
+    (tree / "happy" / "test_0.png").rename(tree / "sad" / "test_0.png")
+    (tree / "old.txt").unlink()
+    assert align.align(tree, dest, Settings(size=32)) == {"aligned": 4, "no-face": 1, "several": 1}
+    assert (dest / "sad" / "test_0.png").is_file()
+    assert [path.name for path in (dest / "happy").iterdir()] == ["notes.txt"]
+    assert (dest / "Image" / "original" / "mine.png").is_file()
+    assert not (dest / "old.txt").exists()
+    (tree / "sad" / "test_0.png").rename(tree / "test_0.png")
+    align.align(tree, dest, Settings(size=32))
+    assert not (dest / "sad").exists()
+    assert [row["path"] for row in align.rows_of(dest)].count("test_0.png") == 1
+
+
+def test_nothing_outside_is_removed_whatever_the_journal_says(tree: Path, tmp_path: Path) -> None:
+    dest, other = tmp_path / "aligned", tmp_path / "other.png"
+    align.align(tree, dest, Settings(size=32))
+    other.write_text("mine")
+    with (dest / align.JOURNAL).open("a") as file:
+        file.write(f"../other.png,aligned{',' * 12}\n{other},aligned{',' * 12}\n")
+    align.align(tree, dest, Settings(size=32))
+    assert other.is_file()
+
+
+def test_an_image_whose_face_is_gone_leaves_no_old_result(tree: Path, tmp_path: Path) -> None:
+    dest, settings = tmp_path / "aligned", Settings(size=32, no_face="skip")
+    align.align(tree, dest, settings)
+    first = tree / "Image" / "original" / "test_0.png"
+    Image.fromarray(np.zeros((81, 90, 3), np.uint8)).save(first)
+    assert align.align(tree, dest, settings) == {"aligned": 3, "several": 1, "skipped": 2}
+    assert not (dest / first.relative_to(tree)).exists()
+
+
+def test_a_whole_tree_is_incomplete_while_it_is_redone(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dest = tmp_path / "aligned"
+    align.align(tree, dest, Settings(size=32))
+    before = {path: path.stat().st_mtime_ns for path in dest.rglob("*") if path.name != files.LOCK}
+    align.align(tree, dest, Settings(size=32))
+    assert {path: path.stat().st_mtime_ns for path in before} == before  # nothing to do: nothing is written
+
+    def stops(*args: Path) -> None:
+        assert json.loads((dest / align.SETTINGS).read_text())["complete"] is False
+        raise KeyboardInterrupt
+
+    change(tree, "labels.txt", "test_0.png 2\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(align, "copy", stops)
+        with pytest.raises(KeyboardInterrupt):
+            align.align(tree, dest, Settings(size=32))
+    (tree / "labels.txt").unlink()  # begun, stopped, and gone from the source: it was ours
+    align.align(tree, dest, Settings(size=32))
+    assert not (dest / "labels.txt").exists()
+    assert json.loads((dest / align.SETTINGS).read_text())["complete"] is True
+
+
+def test_linked_folders_are_followed_and_loops_named(tree: Path, tmp_path: Path) -> None:
+    (tree / "Image" / "original").rename(tmp_path / "elsewhere")
+    (tree / "Image" / "original").symlink_to(tmp_path / "elsewhere")
+    (tree / "again").symlink_to(tmp_path / "elsewhere")  # twice is no loop
+    dest = tmp_path / "aligned"
+    assert sum(align.align(tree, dest, Settings(size=32)).values()) == 12
+    assert not (dest / "Image" / "original").is_symlink()
+    (tree / "again").unlink()
+    for target in (tree, tree / "Image", tree / "Image" / "loop", tmp_path / "nothing", dest, dest / "Image"):
+        (tree / "Image" / "loop").symlink_to(target)
+        with pytest.raises(UserError, match=r"Image/loop(:| is a link to .*, which it lies in| leads into)"):
+            align.align(tree, dest, Settings(size=32))
+        (tree / "Image" / "loop").unlink()
+    align.align(tree, dest, Settings(size=32))
+    assert not (dest / "again").exists()
+
+
+def test_a_dead_link_to_an_image_is_unreadable(tree: Path, tmp_path: Path) -> None:
+    (tree / "Image" / "original" / "dead.png").symlink_to(tmp_path / "nothing.png")
+    assert align.align(tree, tmp_path / "aligned", Settings(size=32))["unreadable"] == 1
+
+
+def test_a_second_process_is_refused_at_once(tree: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "aligned"
+    align.align(tree, dest, Settings(size=32))
+    with files.locked(dest), pytest.raises(UserError, match=r"another `data align` is writing .*aligned"):
+        align.align(tree, dest, Settings(size=32))
+    align.align(tree, dest, Settings(size=32))
+
+
+def test_folders_that_cannot_be_written_are_named(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file is a file"):
+        align.align(tree, tmp_path / "file", Settings())
+    with pytest.raises(UserError, match=r"file/aligned cannot be made: .*file is a file"):
+        align.align(tree, tmp_path / "file" / "aligned", Settings())
+
+    def refuses(*args: object, **options: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / "aligned"))
+
+    monkeypatch.setattr(Path, "mkdir", refuses)
+    with pytest.raises(UserError, match="aligned cannot be written: Read-only"):
+        align.align(tree, tmp_path / "aligned", Settings())
+
+
+@pytest.mark.parametrize("what", ["journal", "image", "label file"])
+def test_a_full_disk_says_how_to_go_on(what: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            full()
+            return 0
+
+    dest, real = tmp_path / "aligned", journal.writer
+    with monkeypatch.context() as patch:
+        if what == "journal":
+            patch.setattr(journal, "writer", lambda stream: real(stream if isinstance(stream, io.StringIO) else Full()))
+        elif what == "image":
+            patch.setattr(store.os, "fsync", full)
+        else:
+            patch.setattr(files.shutil, "copyfile", full)
+        with pytest.raises(UserError, match="the disk is full") as caught:
+            align.align(tree, dest, Settings(size=32))
+    assert "it continues" in caught.value.hint
+    assert "FERBENCH_CACHE" not in caught.value.hint
+    assert align.align(tree, dest, Settings(size=32)) == {"aligned": 4, "no-face": 1, "several": 1}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--size", "15"), ("--size", "2049"), ("--zoom", "0"), ("--zoom", "nan"), ("--zoom", "3.1"), ("--zoom", "-1"),
+     ("--probability", "0"), ("--probability", "1.01"), ("--probability", "nan"), ("--size", "x")],
+)  # fmt: skip
+def test_options_out_of_range(option: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_all.main(["data", "align", str(tmp_path), str(tmp_path / "out"), *option])
+    assert f"argument {option[0]}: {'invalid size value' if option[1] == 'x' else option[1]}" in capsys.readouterr().err
+
+
+def test_only_stays_inside(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    for only in ("../x", "Image/../../x", str(tmp_path / "x"), ".."):
+        with pytest.raises(UserError, match="lies outside"):
+            align.align(tree, tmp_path / "out", Settings(), only)
+    (tree / "more").mkdir()
+    Image.fromarray(np.full((80, 90, 3), 100, np.uint8)).save(tree / "more" / "a.png")
+    assert align.align(tree, tmp_path / "out", Settings(size=32), "Image/") == {
+        "aligned": 4,
+        "no-face": 1,
+        "several": 1,
+    }
+    assert not (tmp_path / "out" / "more").exists()
+    align.align(tree, tmp_path / "out", Settings(size=32), "./Image")
+
+
+def test_the_sheet_goes_where_it_is_asked_for(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    command = ["data", "align", str(tree), str(tmp_path / "out"), "--size", "32", "--jobs", "1", "--sheet"]
+    assert run_all.main([*command, "~/x.png"]) == 0
+    assert (tmp_path / "x.png").is_file()
+    capsys.readouterr()
+    assert run_all.main([*command, str(tmp_path / "x.png" / "y.png")]) != 0
+    assert "x.png is a file" in capsys.readouterr().err
+
+
+def test_an_aligned_tree_can_be_a_source(tree: Path, tmp_path: Path) -> None:
+    status = run_all.main(["data", "align", str(tree), str(tmp_path / "one"), "--size", "32", "--jobs", "1"])
+    assert status == 0
+    assert (tmp_path / "one" / "alignment.png").is_file()
+    assert sum(align.align(tmp_path / "one", tmp_path / "two", Settings(size=32)).values()) == 6
+    (tree / "alignment.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"alignment\.png has a name that"):
+        align.align(tree, tmp_path / "three", Settings(size=32))
+
+
 def test_unreadable_images_are_named_and_the_rest_goes_on(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,20 +335,3 @@ def test_control_characters_in_a_name(tree: Path, tmp_path: Path) -> None:
     (tree / "Image" / "original" / "a\nb.png").write_bytes(b"x")
     with pytest.raises(UserError, match="control characters"):
         align.align(tree, tmp_path / "out", Settings())
-
-
-def test_the_real_detector_brings_known_eyes_to_the_template() -> None:
-    pytest.importorskip("facenet_pytorch")
-    known = facts("rafdb", 0, [1600, 1601, 1604])
-    near = 0
-    for pixels, points in zip(images(known), landmarks(known), strict=True):
-        scene = Image.new("RGB", (320, 280), (90, 120, 140))
-        scene.paste(Image.fromarray(pixels).resize((180, 180)), (90, 40))
-        aligned, row = faces.align_image(np.asarray(scene), Settings(size=112))
-        assert aligned is not None
-        if row["status"] == "aligned":
-            found = np.array(row["points"].split(), float).reshape(5, 2)
-            matrix = faces.transform(found, POINTS)
-            eyes = np.stack([points[36:42].mean(0), points[42:48].mean(0)]) * 1.8 + (90, 40)
-            near += bool(np.abs(eyes @ matrix[:, :2].T + matrix[:, 2] - POINTS[:2]).max() < 6)
-    assert near >= 2

@@ -273,3 +273,22 @@ def test_the_fingerprint_follows_labels_and_folders(tmp_path: Path) -> None:
     seen.append(ds.fingerprint())
     assert seen[0] == seen[1]
     assert len(set(seen)) == 3
+
+
+@pytest.mark.parametrize("part", [f"{IMAGES}/S005/001/*_00000007.png", f"{LANDMARKS}/S005/001/*_00000007_landmarks.txt"])
+def test_the_fingerprint_follows_frames_and_landmarks_of_labelled_sequences(tmp_path: Path, part: str) -> None:
+    """A copy that was read while a file was away is known as another one when the file is back."""
+    root = write_official(tmp_path / "copy")
+    ds = CKPlus(root, protocol())
+    (path,) = root.glob(part)
+    seen = [ds.fingerprint()]
+    path.rename(tmp_path / "aside")
+    seen.append(ds.fingerprint())
+    (tmp_path / "aside").rename(path)
+    seen.append(ds.fingerprint())
+    (tmp_path / "aside").write_bytes(path.read_bytes())
+    (tmp_path / "aside").replace(path)  # another file of this name
+    seen.append(ds.fingerprint())
+    assert len(set(seen)) == 4
+    (root / IMAGES / "S005/002" / "note.txt").touch()  # of a sequence without a label
+    assert ds.fingerprint() == seen[-1]

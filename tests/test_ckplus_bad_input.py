@@ -238,10 +238,38 @@ def test_no_frame_is_neutral_and_peak(tmp_path: Path, frames: int, refused: list
             assert (frame["label"] == "neutral").sum() == len(frame) / 2
 
 
+@pytest.mark.parametrize("frame", [1, 2, 3, 6, 7])
+def test_a_frame_near_an_end_is_not_replaced_by_its_neighbour(tmp_path: Path, frame: int) -> None:
+    """Its landmarks prove that it was published."""
+    root = write_official(tmp_path)
+    wanted = protocol("last3", CLASSES, counts={"test": 48})
+    whole = CKPlus(root, wanted).index(wanted)
+    gone = f"{stem('S005/001', frame)}.png"
+    (root / IMAGES / "S005/001" / gone).unlink()
+    with pytest.raises(UserError, match=rf"{gone} is missing; .*Landmarks/S005/001 has the landmarks of that frame"):
+        CKPlus(root, wanted).index(wanted)
+    assert CKPlus(root, wanted).missing() == [gone]
+    ds = CKPlus(root, wanted)
+    ds.skip_bad = True
+    assert ds.index(wanted).equals(whole[whole["name"] != gone].reset_index(drop=True))
+
+
+def test_frames_that_no_protocol_takes_may_be_missing(tmp_path: Path) -> None:
+    root = write_official(tmp_path)
+    wanted = protocol("last3", CLASSES)
+    whole = CKPlus(root, wanted).index(wanted)
+    (root / IMAGES / "S005/001" / f"{stem('S005/001', 4)}.png").unlink()
+    (root / LANDMARKS / "S005/001" / f"{stem('S005/001', 9)}_landmarks.txt").touch()  # after the peak: proves nothing
+    ds = CKPlus(root, wanted)
+    assert ds.index(wanted).equals(whole)
+    assert any("in 1 labelled sequences, the first is S005_001" in text for text in ds.remarks())
+
+
 def test_gaps_are_told(tmp_path: Path) -> None:
     root = write_official(tmp_path)
     assert not any("do not run from 1" in text for text in CKPlus(root, protocol()).remarks())
     (root / IMAGES / "S005/001" / f"{stem('S005/001', 7)}.png").unlink()
+    (root / LANDMARKS / "S005/001" / f"{stem('S005/001', 7)}_landmarks.txt").unlink()
     (root / IMAGES / "S010/002" / f"{stem('S010/002', 8)}.png").write_bytes(b"")
     (root / LANDMARKS / "S010/002" / f"{stem('S010/002', 8)}_landmarks.txt").write_text(points())
     assert any("in 2 labelled sequences, the first is S005_001" in text for text in CKPlus(root, protocol()).remarks())

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.data import ran
+from bench.data.base import MARKER
 from bench.data.classes import ORDERS
 from bench.errors import UserError
 
@@ -25,6 +26,7 @@ PUBLISHED = {  # lines, images
     ("affectnet", "pose45"): (985, 983),
 }
 Face = tuple[str, int, int]  # name, class number, type of occlusion
+Place = tuple[str, str]  # dataset, subset
 
 
 def line(form: ran.Form, face: Face) -> str:
@@ -93,6 +95,34 @@ def test_the_file_that_rans_readme_links_for_45_degrees_is_refused(ran_lists: Pa
     with pytest.raises(UserError, match=r"pose_45_ferplus_list\.txt holds the 30-degree list") as error:
         ran.read("ferplus", "pose45", [tmp_path])
     assert "README links both lists" in error.value.hint
+
+
+@pytest.mark.parametrize("place", PUBLISHED, ids="-".join)
+def test_a_list_with_other_images_is_not_the_published_one(ran_lists: Path, tmp_path: Path, place: Place) -> None:
+    """As many images of each class, one of them another; and the published lines in another order, which are it."""
+    form = ran.FORMS[place]
+    path, listed = ran.read(*place, [ran_lists])
+    lines = path.read_text().split()
+    (tmp_path / form.file).write_text("\n".join(reversed(path.read_text().splitlines())))
+    assert ran.digest(ran.read(*place, [tmp_path])[1]) == ran.PUBLISHED[place]
+    name = listed[-1].name.removesuffix(form.suffix)
+    other = name[:-1] + next(c for c in "0123456789" if name[:-1] + c not in " ".join(lines))
+    (tmp_path / form.file).write_text(path.read_text().replace(name, other))
+    with pytest.raises(UserError, match=rf"{form.file} is not RAN's published list") as error:
+        ran.read(*place, [tmp_path])
+    assert str(tmp_path) in error.value.message
+    assert ran.REPOSITORY in error.value.hint
+    assert len(ran.read(*place, [tmp_path], published=False)[1]) == len(listed)
+
+
+def test_a_list_of_labels_or_repeats_that_changed_is_not_the_published_one(ran_lists: Path, tmp_path: Path) -> None:
+    form = ran.FORMS["rafdb", "occlusion"]
+    lines = (ran_lists / form.folder / form.file).read_text().splitlines()
+    first, *others = lines
+    for changed in ([first.replace("aligned 3", "aligned 4"), *others], [*lines, first], others):
+        (tmp_path / form.file).write_text("\n".join(changed))
+        with pytest.raises(UserError, match="is not RAN's published list"):
+            ran.read("rafdb", "occlusion", [tmp_path])
 
 
 # --- lines ------------------------------------------------------------------------------------------------------------
@@ -208,6 +238,13 @@ def test_label_files_are_checked_against_their_list(tmp_path: Path, labels: str,
 # --- places -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def made_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of a few made-up lines pass for RAN's."""
+    monkeypatch.setattr(ran, "check_published", lambda *given: None)
+
+
+@pytest.mark.usefixtures("made_lists")
 @pytest.mark.parametrize("place", ["", "FERplus_dir", "lists", "a/FERplus_dir", "a/b", "a/b/FERplus_dir"])
 def test_lists_are_found_up_to_two_folders_deep(tmp_path: Path, place: str) -> None:
     path = write(tmp_path / place, OCCLUDED, [face(OCCLUDED, 1)])
@@ -223,6 +260,7 @@ def test_a_missing_list_says_where_it_was_looked_for_and_what_to_get(tmp_path: P
     assert "FERplus_dir of github.com/kaiwang960112" in error.value.hint
 
 
+@pytest.mark.usefixtures("made_lists")
 def test_folders_of_many_files_are_not_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ran, "MANY", 5)
     path = write(tmp_path / "images" / "lists", OCCLUDED, [face(OCCLUDED, 1)])
@@ -236,6 +274,7 @@ def test_folders_of_many_files_are_not_looked_into(tmp_path: Path, monkeypatch: 
         ran.read("ferplus", "occlusion", [tmp_path])
 
 
+@pytest.mark.usefixtures("made_lists")
 def test_a_loop_of_links_ends(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "self").symlink_to(tmp_path / "self")
@@ -243,6 +282,7 @@ def test_a_loop_of_links_ends(tmp_path: Path) -> None:
     assert ran.read("ferplus", "occlusion", [tmp_path])[0] == path
 
 
+@pytest.mark.usefixtures("made_lists")
 def test_two_copies_must_agree(tmp_path: Path) -> None:
     first = write(tmp_path / "a", OCCLUDED, [face(OCCLUDED, 1)])
     second = write(tmp_path / "b", OCCLUDED, [], "0_fer0000001.png 8 1\r\n")  # the same but for the line's end
@@ -255,11 +295,28 @@ def test_two_copies_must_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dataset", ["ferplus", "rafdb", "affectnet"])
-def test_one_list_under_both_angles_is_refused(tmp_path: Path, dataset: str) -> None:
+def test_one_list_under_both_angles_is_refused(
+    tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wide, narrow = ran.FORMS[dataset, "pose30"], ran.FORMS[dataset, "pose45"]
-    write(tmp_path, wide, [face(wide, 1), face(wide, 2)])
+    listed = ran.read_list(write(tmp_path, wide, [face(wide, 1), face(wide, 2)]), wide)
+    monkeypatch.setitem(ran.PUBLISHED, (dataset, "pose30"), ran.digest(listed))
+    monkeypatch.setitem(ran.PUBLISHED, (dataset, "pose45"), ran.digest(listed[1:]))
+    assert len(ran.read(dataset, "pose30", [tmp_path])[1]) == 2
     write(tmp_path / narrow.folder, narrow, [face(narrow, 2), face(narrow, 1)])
     with pytest.raises(UserError, match="holds the 30-degree list"):
         ran.read(dataset, "pose45", [tmp_path])
     write(tmp_path / narrow.folder, narrow, [face(narrow, 2)])
     assert len(ran.read(dataset, "pose45", [tmp_path])[1]) == 1
+
+
+@pytest.mark.usefixtures("made_lists")
+def test_lists_of_synthetic_trees_are_their_own(tmp_path: Path) -> None:
+    """Beside a synthetic tree RAN's list is the other one; and the tree's is no list of RAN's."""
+    inside = write(tmp_path / "made", OCCLUDED, [face(OCCLUDED, 1)])
+    (tmp_path / "made" / MARKER).touch()
+    with pytest.raises(UserError, match="is not under"):
+        ran.read("ferplus", "occlusion", [tmp_path, tmp_path / "made"])
+    assert ran.read("ferplus", "occlusion", [tmp_path / "made"], published=False)[0] == inside
+    path = write(tmp_path / "lists", OCCLUDED, [face(OCCLUDED, 2)])
+    assert ran.read("ferplus", "occlusion", [tmp_path])[0] == path

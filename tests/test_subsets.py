@@ -14,6 +14,7 @@ from test_ran import face, write
 
 from bench import declare, store
 from bench.data import ran, twins
+from bench.data.base import MARKER
 from bench.data.ferplus.adapter import FERPlus
 from bench.data.subsets import rule_of
 from bench.declare import Declarations, Protocol
@@ -41,7 +42,13 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path, ferplus_images: list[Image]) -> Path:
+def made_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of a few made-up lines pass for RAN's."""
+    monkeypatch.setattr(ran, "check_published", lambda *given: None)
+
+
+@pytest.fixture
+def root(tmp_path: Path, ferplus_images: list[Image], made_lists: None) -> Path:
     """A data root with twelve faces, of which 9, 10 and 11 (happiness, surprise, sadness) are for testing."""
     write_official(tmp_path / "ferplus", ferplus_images)
     return tmp_path
@@ -105,6 +112,18 @@ def test_counts_are_checked(root: Path) -> None:
         names(root, subset("ran-pose30", counts={"test": 2}))
 
 
+def test_a_list_that_is_not_rans_is_for_synthetic_copies(tmp_path: Path, ferplus_images: list[Image]) -> None:
+    write_official(tmp_path / "ferplus", ferplus_images)
+    write(tmp_path / "ferplus" / "lists", TURNED, [face(TURNED, 10, 2)])
+    wanted = subset("ran-pose30")
+    stop = opened(tmp_path, wanted).blocked(wanted)
+    assert stop is not None
+    assert "pose_30_ferplus_list.txt is not RAN's published list" in stop.message
+    (tmp_path / "ferplus" / MARKER).touch()
+    write(tmp_path / "lists", TURNED, [face(TURNED, 11, 3)])  # for a real copy that lies beside it
+    assert names(tmp_path, wanted) == [image(10)]
+
+
 def test_without_the_list_a_subset_is_blocked(root: Path) -> None:
     wanted = subset("ran-pose30")
     stop = opened(root, wanted).blocked(wanted)
@@ -165,7 +184,7 @@ def with_twins(images: Sequence[Image], *pairs: tuple[int, int]) -> list[Image]:
 
 
 @pytest.fixture
-def leaky(tmp_path: Path, ferplus_images: list[Image]) -> Path:
+def leaky(tmp_path: Path, ferplus_images: list[Image], made_lists: None) -> Path:
     """Test image 9 is also in train under another label, 10 also in val; 0 and 1 are twins within train."""
     write_official(tmp_path / "ferplus", with_twins(ferplus_images, (9, 4), (10, 7), (0, 1)))
     return tmp_path

@@ -7,11 +7,15 @@ on load: most "I get five points less" reports come from another label file, vot
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from bench.data.listing import ALIGNMENT, is_aligned
 from bench.data.own.file import FILE as OWN_FILE
 from bench.declare import Protocol
 from bench.errors import UserError
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 MARKER = "synthfer.json"  # at the root of a tree that `data synth` made
+ALIGNED_BY = ("name", "settings", "detector", "detector_sha256", "template")
 
 
 class Dataset(ABC):
@@ -100,6 +105,50 @@ class Dataset(ABC):
         """Whether `data synth` made this copy: it has the official layout and must not pass for the dataset."""
         return any(is_synthetic(place) for place in self.places())
 
+    @cached_property
+    def alignment(self) -> dict[str, Any] | None:
+        """What `data align` wrote about this copy, which then is not as published; None where it did not make it.
+
+        Raises:
+            UserError: the alignment was stopped, or what it wrote is damaged.
+        """
+        around = [self.root.parent] if self.root is not None else []
+        around += [self.data_root] if self.data_root is not None else []
+        file = find_alignment([*self.places(), *around])
+        if file is None:
+            return None
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {error.strerror}", "check its permissions") from None
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise UserError(f"{file} is damaged", "align the images again")
+        if not found.get("complete"):
+            raise UserError(f"{file.parent} is aligned in part", "run the same `data align` again: it continues")
+        return found
+
+    def aligned_by(self) -> dict[str, object]:
+        """What `decode` says of an aligned copy; empty for others."""
+        if self.alignment is None:
+            return {}
+        return {"alignment": {name: self.alignment.get(name) for name in ALIGNED_BY}}
+
+    def alignment_remark(self) -> list[str]:
+        """That a copy is aligned here, in words; empty for others."""
+        if self.alignment is None:
+            return []
+        return [f"aligned here by `data align` ({self.alignment.get('name')}): not the published pixels"]
+
+    def alignment_blocked(self) -> UserError | None:
+        """Why an aligned copy cannot be used; None when it can."""
+        try:
+            _ = self.alignment
+        except UserError as error:
+            return error
+        return None
+
     def blocked(self, protocol: Protocol) -> UserError | None:
         """Why this copy cannot serve `protocol`, judged without reading labels; None when it can."""
         return None
@@ -159,6 +208,26 @@ class Dataset(ABC):
     def remarks(self) -> list[str]:
         """Known defects of the published dataset that this copy shares."""
         return []
+
+    def departures(self) -> list[str]:
+        """Why numbers measured on this copy are no benchmark's, in words; empty for a copy as published.
+
+        Only what is cheap: no image is decoded (`data verify` does that). A user's own data departs from nothing.
+        """
+        found = []
+        unofficial = self.unofficial_names()
+        if unofficial:
+            found.append(f"{unofficial:,} images do not have official names: labels cannot be compared one by one")
+        if not self.own_data:
+            found += self.alignment_remark()
+        return found
+
+    def unofficial_names(self) -> int:
+        """Images whose names are not those of the published dataset; 0 where names are not judged."""
+        if not self.official_names:
+            return 0
+        official = re.compile(self.official_names).fullmatch
+        return sum(official(name) is None for name in self.names())
 
 
 def check_counts(frame: pd.DataFrame, protocol: Protocol, source: str, skipped: int = 0) -> None:
@@ -225,6 +294,11 @@ def find_copies(data_root: Path, dataset_class: type[Dataset]) -> list[Path]:
     # a data root that is itself a copy is not several: a layout may start in one of its folders
     whole = [place for place in found if place[2] == data_root]
     return [place[2] for place in (whole or sorted(found))]
+
+
+def find_alignment(places: Iterable[Path]) -> Path | None:
+    """The file that `data align` left at the root of a tree it made, in the first of some folders that has one."""
+    return next((place / ALIGNMENT for place in places if is_aligned(place)), None)
 
 
 def is_synthetic(root: Path) -> bool:

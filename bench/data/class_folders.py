@@ -34,7 +34,7 @@ from bench.data.label_lists import number as number
 from bench.data.label_lists import read_csv as read_csv
 from bench.data.label_lists import read_list as read_list
 from bench.data.label_lists import split_of as split_of
-from bench.data.listing import Bad, entries, is_folder, safe_name
+from bench.data.listing import ALIGNED, Bad, entries, is_aligned, is_folder, safe_name
 from bench.errors import UserError
 
 LOOK = 256  # entries of a folder seen in recognition: one with class folders holds little else
@@ -239,12 +239,16 @@ def _read_folder(base: Path, folder: ClassFolder, found: Items) -> None:
             found.items.append(Item(path, folder.split, folder.token))
 
 
+def _by_align(folder: Path, entry: os.DirEntry[str]) -> bool:
+    return entry.name in ALIGNED and is_aligned(folder)
+
+
 def _count_images(folder: Path, limit: int) -> int:
     found = 0
     try:
         with os.scandir(folder) as scan:
             for entry in scan:
-                found += is_image(entry.name) and not entry.name.startswith(".")
+                found += is_image(entry.name) and not entry.name.startswith(".") and not _by_align(folder, entry)
                 if limit and found >= limit:
                     break
     except OSError:

@@ -7,7 +7,6 @@ listing. Listings of large copies are kept in the cache, so that AffectNet is re
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -31,9 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BOX = ("box_x", "box_y", "box_width", "box_height")
-ALIGNMENT = "alignment.json"  # left by `data align` at the root of a tree it made
-ALIGNED_BY = ("name", "settings", "detector", "detector_sha256", "template")
 Result = TypeVar("Result")
+SAMPLED = 32  # images whose size is looked at in place of all
 THREADS_FROM = 96  # pixels a side: decoding smaller images is not worth a thread (the interpreter lock)
 
 
@@ -86,24 +84,7 @@ class ListedDataset(Dataset):
     @property
     def decode(self) -> dict[str, object]:  # type: ignore[override]
         """Preprocessing, and what aligned the images where `data align` did."""
-        settings: dict[str, object] = {"preprocessing": self.profile.settings()}
-        if self.alignment is not None:
-            settings["alignment"] = {name: self.alignment.get(name) for name in ALIGNED_BY}
-        return settings
-
-    @cached_property
-    def alignment(self) -> dict[str, Any] | None:
-        """What `data align` wrote about this tree, which then is not as published; None where it did not make it."""
-        file = self.folder / ALIGNMENT
-        if not file.is_file():
-            return None
-        try:
-            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            raise UserError(f"{file} is damaged", "align the images again") from None
-        if not found.get("complete"):
-            raise UserError(f"{self.folder} is aligned in part", "run the same `data align` again: it continues")
-        return found
+        return {"preprocessing": self.profile.settings()} | self.aligned_by()
 
     @property
     def storage(self) -> str:
@@ -126,15 +107,18 @@ class ListedDataset(Dataset):
         """What the copy holds, rows by split and name, the same order in every layout."""
         version = getattr(type(self), "registered", ("", "", 0))[2]
         identity = f"{self.protocol.dataset} {version} {self.base.resolve()} {self.fingerprint()}"
-        return listing_cache.get(identity, lambda: in_order(self.format.read(self.base)))
+        return listing_cache.get(identity, lambda: in_order(self.read_listing()))
+
+    def read_listing(self) -> Listing:
+        """What the layout reads; a subclass may tell it more."""
+        return self.format.read(self.base)
 
     def blocked(self, protocol: Protocol) -> UserError | None:
         """Why this copy cannot serve `protocol`; subclasses add their own reasons before calling this."""
-        try:
-            _ = self.alignment
-        except UserError as error:
-            return error
-        return subset_blocked(self, protocol) if protocol.subset_of else None
+        stop = self.alignment_blocked()
+        if stop is None and protocol.subset_of:
+            stop = subset_blocked(self, protocol)
+        return stop
 
     def select(self, frame: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
         """Rows of the listing that belong to a protocol (not a subset), with columns fold and label as it needs."""
@@ -182,9 +166,25 @@ class ListedDataset(Dataset):
 
     def remarks(self) -> list[str]:
         notes = [f"class numbers are in the order '{self.listing.order}'"] if self.listing.order else []
-        if self.alignment is not None:
-            notes.append(f"aligned here by `data align` ({self.alignment['name']}): not the published pixels")
-        return notes + self.listing.remarks
+        return notes + self.alignment_remark() + self.listing.remarks
+
+    def departures(self) -> list[str]:
+        """Besides names and alignment: images whose sizes are not the published ones."""
+        found = super().departures()
+        if not self.own_data and self.alignment is None:
+            found += self._other_sizes()
+        return found
+
+    def _other_sizes(self) -> list[str]:
+        """What the headers of a few images, spread over the copy, say about the sizes of all."""
+        known = {size.split()[0] for size in self.published_sizes}
+        names = self.names()
+        sample = names[:: max(1, len(names) // SAMPLED)] if known else []
+        for name in sample:
+            size = _size_of(self.path(name))
+            if size and size not in known:
+                return [f"a re-aligned or re-distributed copy: {name} is {size}, not {' or '.join(sorted(known))}"]
+        return []
 
     def pixels(self, names: Sequence[str]) -> Iterator[np.ndarray]:
         for found in self.decoded(names):
@@ -245,6 +245,17 @@ class ListedDataset(Dataset):
     def _paths(self) -> list[str]:
         paths: list[str] = self.listing.frame["path"].tolist()
         return paths
+
+
+def _size_of(file: Path) -> str:
+    """Width and height as a file's header says, `100x100`; "" where it says nothing, which decoding reports."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return f"{image.width}x{image.height}"
+    except Exception:  # as in bench/data/image.py: Pillow's plug-ins raise whatever their parsers do
+        return ""
 
 
 def in_order(found: Listing) -> Listing:

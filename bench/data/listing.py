@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("name", "label", "split", "path")
+ALIGNMENT = "alignment.json"  # at the root of a tree that `data align` made
+ALIGNED = (ALIGNMENT, "alignment.csv", "alignment.png", ".alignment.lock")  # beside it; none is part of a dataset
 Kind = Literal["missing", "label", "name", "row", "twice", "unreadable"]
 
 
@@ -93,7 +95,10 @@ def safe_name(name: str) -> bool:
 
 
 def entries(folder: Path | str, limit: int = 0) -> list[os.DirEntry[str]]:
-    """Entries of a folder in name order, without hidden and system files; at most `limit`, if given.
+    """Entries of a folder in name order, without hidden and system files and those of `data align`.
+
+    Args:
+        limit: at most so many, if given.
 
     Raises:
         UserError: the folder cannot be read (permissions, a loop of links).
@@ -104,12 +109,19 @@ def entries(folder: Path | str, limit: int = 0) -> list[os.DirEntry[str]]:
             for entry in scan:
                 if entry.name.startswith((".", "__MACOSX")) or entry.name in ("Thumbs.db", "desktop.ini"):
                     continue
+                if entry.name in ALIGNED and is_aligned(folder):
+                    continue
                 found.append(entry)
                 if limit and len(found) >= limit:
                     break
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}", "check links and permissions") from None
     return sorted(found, key=lambda entry: entry.name)
+
+
+def is_aligned(folder: Path | str) -> bool:
+    """Whether `data align` wrote into this folder."""
+    return os.path.isfile(os.path.join(folder, ALIGNMENT))
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -7,6 +7,7 @@ preprocessing.yaml, has a name and a hash, and every result says which one it sa
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -68,6 +69,18 @@ def profile_of(name: str, dataset: str) -> Preprocessing:
     return found
 
 
+def by_dataset(names: Iterable[str]) -> dict[str, str]:
+    """Dataset -> profile, for profiles named on a command line; UserError when one is unknown or two are of one."""
+    found: dict[str, str] = {}
+    for name in names:
+        if name not in profiles():
+            raise unknown("preprocessing", name, profiles())
+        dataset = profiles()[name].dataset
+        if found.setdefault(dataset, name) != name:
+            raise UserError(f"preprocessing '{found[dataset]}' and '{name}' are both of {dataset}", "name one of them")
+    return found
+
+
 def apply(
     image: np.ndarray, profile: Preprocessing, where: str, box: tuple[float, float, float, float] | None = None
 ) -> np.ndarray:
@@ -94,7 +107,7 @@ def apply(
         wanted = f"{profile.size}x{profile.size}"
         message = f"{where} is {width}x{height}, not {wanted} as published"
         others = [p.id for p in profiles().values() if p.dataset == profile.dataset and p.kernel != "none"]
-        choice = f", or a preprocessing that resizes: {', '.join(others)}" if others else ""
+        choice = f", or resize with --preprocessing {' or '.join(others)} (no benchmark then)" if others else ""
         raise UserError(message, f"use the published images{choice}")
     return _resize(image, profile.size, profile.kernel)
 

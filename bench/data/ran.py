@@ -2,7 +2,8 @@
 
 One file per dataset and subset, in five line formats. A line names a test image and its class, numbered in the
 dataset's own order; the lists of occluded faces add a type of occlusion (what the types mean is not documented). Some
-images are listed twice. Names come out as the dataset's adapter spells them.
+images are listed twice. Names come out as the dataset's adapter spells them. A list with other images is refused: only
+the lists that `data synth` writes for its own trees may differ.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.data.base import is_synthetic
 from bench.data.classes import ORDERS
 from bench.data.listing import is_folder
 from bench.errors import UserError
@@ -21,8 +23,6 @@ from bench.errors import UserError
 REPOSITORY = "github.com/kaiwang960112/Challenge-condition-FER-dataset"
 RESTORE = f"restore the published file from {REPOSITORY}"
 DEPTH = 2  # folders between a data root and the lists
-# of the names in FERPlus's 30-degree list, to which RAN's README also links for 45 degrees
-POSE30_FERPLUS = "cc3c5141740f332c24e23603f4d87ccbcc1e8c000b888f996904d6fd9a2b3b12"
 MANY = 500  # entries of a folder below a data root that holds images, not lists: it is not looked into
 
 
@@ -92,31 +92,52 @@ FORMS: dict[tuple[str, str], Form] = {
     ),
 }  # fmt: skip
 
+PUBLISHED: dict[tuple[str, str], str] = {  # `digest` of each list
+    ("ferplus", "occlusion"): "961bb37daf82d2eab79120dffb01c68d07341be4dd21144f5cae7ee6280e9e12",
+    ("ferplus", "pose30"): "aad43721edb5c175633ad6294304144c94d2eff75f7b4b9ebf3bbee3fe6e31ff",
+    ("ferplus", "pose45"): "ab2631c4ec21cbc4c03848682b844ecf8edaa505886676c6fe4513bcf395f311",
+    ("rafdb", "occlusion"): "4e6f52b6aa2914c9b80cfb80469eee60df0287e18c97e05f48c2715709250806",
+    ("rafdb", "pose30"): "c3e7707f1e231ff0ce5d6442e659ebb8515684d9c3e08be81a74b3055cb83b49",
+    ("rafdb", "pose45"): "bedb4325cb05c8c442b86180a1d5213e9bce5144a597b0f74a130b83a24004cb",
+    ("affectnet", "occlusion"): "51100e52422c4ddb2870b04c86f6c6099f4743dd7e14f8f6b1389558ec910c68",
+    ("affectnet", "pose30"): "676094efc4193b8d797fa99600bf3bd23a0d998ed4b47abe09eae3fc5b7d857e",
+    ("affectnet", "pose45"): "d1e3d94723aabfc8863b124c70bb1205aa0204d41368351bacef428f3e9b49a3",
+}
 
-def read(dataset: str, subset: str, places: Iterable[Path]) -> tuple[Path, list[Listed]]:
+
+def read(dataset: str, subset: str, places: Iterable[Path], published: bool = True) -> tuple[Path, list[Listed]]:
     """A list as published, repeats included.
 
     Args:
         dataset: ferplus, rafdb or affectnet.
         subset: occlusion, pose30 or pose45.
         places: folders to look in, and in the folders one and two below them.
+        published: whether it must be RAN's list, image by image; synthetic trees are then not looked into. Else it is
+            the list of such a tree.
 
     Returns:
         The file, and its lines.
 
     Raises:
-        UserError: the list is not there, or a file or row is wrong (named), or it holds another list.
+        UserError: the list is not there, or a file or row is wrong (named), or it is not the published one.
     """
     form = FORMS[dataset, subset]
-    folders = [folder for place in dict.fromkeys(places) for folder in _folders(place)]
+    places = list(dict.fromkeys(places))
+    folders = [folder for place in places for folder in _folders(place, published)]
     path = _find(form, folders)
     if path is None:
-        message = f"RAN's list {form.file} is not under {' or '.join(map(str, dict.fromkeys(places)))}"
+        message = f"RAN's list {form.file} is not under {' or '.join(map(str, places))}"
         raise UserError(message, f"put {form.folder} of {REPOSITORY} there (it holds names and labels only)")
     listed = read_list(path, form)
-    if subset == "pose45":
-        _refuse_other_angle(path, listed, FORMS[dataset, "pose30"], folders)
+    if published:
+        check_published(path, listed, (dataset, subset))
     return path, listed
+
+
+def digest(listed: Iterable[Listed]) -> str:
+    """SHA-256 over the sorted lines `name,label` of a list, repeats included."""
+    lines = sorted(f"{one.name},{one.label}\n" for one in listed)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def read_list(path: Path, form: Form) -> list[Listed]:
@@ -144,6 +165,20 @@ def read_list(path: Path, form: Form) -> list[Listed]:
     return found
 
 
+def check_published(path: Path, listed: list[Listed], place: tuple[str, str]) -> None:
+    """UserError where a list is not the published one for its dataset and subset."""
+    found = digest(listed)
+    if found == PUBLISHED[place]:
+        return
+    other = next((known for known, sha256 in PUBLISHED.items() if sha256 == found), None)
+    if other == (place[0], "pose30"):
+        message = f"{path} holds the 30-degree list ({len(listed):,} lines)"
+        hint = f"RAN's README links both lists of FERPlus to one file; take {path.name} from the folder of {REPOSITORY}"
+        raise UserError(message, hint)
+    message = f"{path} is not RAN's published list: its {len(listed):,} lines name other images, or other classes"
+    raise UserError(message, RESTORE)
+
+
 def cleaned(listed: Iterable[Listed]) -> list[Listed]:
     """Each image once: its first line."""
     first: dict[str, Listed] = {}
@@ -161,10 +196,11 @@ def _find(form: Form, folders: Iterable[Path]) -> Path | None:
     return found[0] if found else None
 
 
-def _folders(place: Path) -> Iterator[Path]:
-    """A folder and those one and two below it."""
+def _folders(place: Path, published: bool) -> Iterator[Path]:
+    """A folder and those one and two below it; synthetic trees, whose lists are their own, are no place for RAN's."""
     level = [place]
     for depth in range(DEPTH + 1):
+        level = [folder for folder in level if not (published and is_synthetic(folder))]
         yield from level
         if depth < DEPTH:
             level = [inner for folder in level for inner in _inside(folder, 0 if depth == 0 else MANY)]
@@ -212,15 +248,3 @@ def _check_labels(path: Path, listed: list[Listed], file: Path, order: tuple[str
         if _label(number, order, f"{file}, row {row}") != one.label:
             message = f"{file}, row {row}: class {number}, but {path.name}, row {one.row}, says {one.label}"
             raise UserError(message, RESTORE)
-
-
-def _refuse_other_angle(path: Path, listed: list[Listed], other: Form, folders: Iterable[Path]) -> None:
-    """A 45-degree list with the images of the 30-degree one."""
-    names = sorted({one.name for one in listed})
-    known = hashlib.sha256("\n".join(names).encode()).hexdigest() == POSE30_FERPLUS
-    whole = None if known else _find(other, folders)
-    if known or (whole is not None and names == sorted({one.name for one in read_list(whole, other)})):
-        raise UserError(
-            f"{path} holds the 30-degree list ({len(listed):,} lines)",
-            f"RAN's README links both lists of FERPlus to one file; take {path.name} from the folder of {REPOSITORY}",
-        )

@@ -32,6 +32,8 @@ class Data:
         hash: over names, labels, splits and pixels; part of every run's key.
         skipped: image, or file and row -> why it was left out (only where that was asked for).
         preprocessing: name and settings of the profile that made the pixels; empty where they are as published.
+        departures: why this copy is not the published one; empty where it is.
+        folder: name of the copy's folder, without the path to it; empty where images are made.
     """
 
     index: pd.DataFrame
@@ -40,6 +42,8 @@ class Data:
     hash: str
     skipped: dict[str, str] = field(default_factory=dict)
     preprocessing: dict[str, Any] = field(default_factory=dict)
+    departures: tuple[str, ...] = ()
+    folder: str = ""
 
 
 def data_root(configured: str | None) -> Path | None:
@@ -168,7 +172,8 @@ def open_data(
     _refuse_empty(index, protocol, len(skipped))
     digest = _hash(index, pixels.sha256, sorted(skipped))
     found = Data(
-        index, pixels.array, pixels.rows(index["name"].tolist()), digest, skipped, describe(dataset)
+        index, pixels.array, pixels.rows(index["name"].tolist()), digest, skipped, describe(dataset),
+        tuple(dataset.departures()), os.path.basename(os.path.abspath(dataset.root)) if dataset.root else "",
     )  # fmt: skip
     path = _manifest_path(protocol, dataset)
     store.write_json(path, {"hash": found.hash, "train": training_counts(index, protocol)})

@@ -49,7 +49,7 @@ def subset_blocked(ds: Dataset, protocol: Protocol) -> UserError | None:
             message = f"protocol {protocol.id}: leak-free is not defined for folds, where each image is tested once"
             raise UserError(message, "report folds by subject instead, where the dataset names subjects")
         if rule.list:
-            ran.read(protocol.dataset, rule.list, _places(ds))
+            _list(ds, protocol, rule)
     except UserError as error:
         return error
     return None
@@ -70,7 +70,7 @@ def subset_index(ds: Dataset, protocol: Protocol) -> pd.DataFrame:
     test = frame[frame["split"] == "test"].reset_index(drop=True)
     rule, source, lacking = rule_of(protocol), str(ds.root), len(ds.skipped)
     if rule.list:
-        path, listed = ran.read(protocol.dataset, rule.list, _places(ds))
+        path, listed = _list(ds, protocol, rule)
         test, source = _chosen(test, path, listed if rule.raw else ran.cleaned(listed), ds, protocol), str(path)
     if rule.leak_free:
         test = test[~test["name"].isin(list(twins.leaked(ds)))].reset_index(drop=True)
@@ -89,9 +89,11 @@ def rule_of(protocol: Protocol) -> Rule:
     return Rule(match["list"] or "", bool(match["raw"]), match["list"] is None or bool(match["leak"]))
 
 
-def _places(ds: Dataset) -> list[Path]:
-    """Where lists may lie: in the data root, beside the copy, or in it."""
-    return [place for place in (ds.data_root, ds.root) if place is not None]
+def _list(ds: Dataset, protocol: Protocol, rule: Rule) -> tuple[Path, list[ran.Listed]]:
+    """RAN's list from the data root, beside the copy, or in it; a synthetic tree has a list of its own inside."""
+    synthetic = ds.is_synthetic()
+    places = [ds.root] if synthetic else [ds.data_root, ds.root]
+    return ran.read(protocol.dataset, rule.list, filter(None, places), published=not synthetic)
 
 
 def _chosen(test: pd.DataFrame, path: Path, listed: list[ran.Listed], ds: Dataset, protocol: Protocol) -> pd.DataFrame:

@@ -6,7 +6,6 @@ bench/data/verify_text.py.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -160,7 +159,7 @@ def examine(ds: Dataset, protocols: Sequence[Protocol], near: bool = True, skip_
         names, splits = ds.names(), ds.splits()
         report.missing, report.extra, report.remarks = ds.missing(), ds.extra(), ds.remarks()
         report.order = getattr(getattr(ds, "listing", None), "order", "")
-        report.unofficial_names = _unofficial(ds, names)
+        report.unofficial_names = ds.unofficial_names()
         _hash_label_files(ds, report)
         for protocol in protocols:
             frame = _serve(ds, protocol, report)
@@ -179,13 +178,6 @@ def examine(ds: Dataset, protocols: Sequence[Protocol], near: bool = True, skip_
                 _count(served, indexes[served.id], images.unreadable if skip_bad else {})
     _judge(ds, report)
     return report
-
-
-def _unofficial(ds: Dataset, names: Sequence[str]) -> int:
-    if not ds.official_names:
-        return 0
-    official = re.compile(ds.official_names).fullmatch
-    return sum(official(name) is None for name in names)
 
 
 def _hash_label_files(ds: Dataset, report: Report) -> None:
@@ -333,10 +325,9 @@ def _against(ds: Dataset, report: Report, odd_sizes: bool) -> str:
         return f"counts agree, but names or labels are not those of {served.id} (manifest hash differs)"
     if odd_sizes:
         return f"a re-aligned or re-distributed copy: {report.problems[-1]}"
-    if report.unofficial_names:
-        return f"{report.unofficial_names:,} images do not have official names: labels cannot be compared one by one"
-    if getattr(ds, "alignment", None) is not None:
-        return "aligned here by data align: not the published pixels"
+    departures = ds.departures()
+    if departures:
+        return departures[0]
     if report.problems:
         return report.problems[0]
     if ds.known_pixels and report.pixels_sha256 != ds.known_pixels:

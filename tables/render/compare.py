@@ -158,7 +158,7 @@ def _measured(claim: Claim, results: Results, settings: Settings, selection: str
     if not scores:
         return None
     values = list(scores.values())
-    claim = _with_skipped(claim, used)
+    claim = _with_departures(claim, used)
     # a shortened recipe is never judged, so no number of seeds is missing from it
     wanted = len(values) if profile == "short" else settings.seeds
     judgement = verdict(claim.printed, values, wanted, protocol_differs=claim.differs, profile=profile)
@@ -185,14 +185,21 @@ def _measured(claim: Claim, results: Results, settings: Settings, selection: str
     )
 
 
-def _with_skipped(claim: Claim, used: Mapping[int, SeedRuns]) -> Claim:
-    """The claim, with images that runs left out among the reasons why their protocol is not the paper's."""
-    skipped = {int(n) for runs in used.values() for row in runs.folds.values() if (n := row.get("skipped")) == n and n}
-    if not skipped:
+def _with_departures(claim: Claim, used: Mapping[int, SeedRuns]) -> Claim:
+    """The claim, with what runs say of their data among the reasons why their protocol is not the paper's.
+
+    That is: another copy than the published one, other preprocessing, images that were left out.
+    """
+    rows = [row for runs in used.values() for row in runs.folds.values()]
+    told = [why for row in rows if (why := row.get("departures")) == why and why]  # NaN: an empty field
+    reasons = list(dict.fromkeys(told))
+    skipped = {int(n) for row in rows if (n := row.get("skipped")) == n and n}
+    if skipped:
+        count = " or ".join(f"{n:,}" for n in sorted(skipped))
+        reasons.append(f"{count} image{'s' * (skipped != {1})} skipped (--skip-bad): not the benchmark")
+    if not reasons:
         return claim
-    count = " or ".join(f"{n:,}" for n in sorted(skipped))
-    why = f"{count} image{'s' * (skipped != {1})} skipped (--skip-bad): not the benchmark"
-    return claim.model_copy(update={"differs": "; ".join(filter(None, [claim.differs, why]))})
+    return claim.model_copy(update={"differs": "; ".join(filter(None, [claim.differs, *reasons]))})
 
 
 def _scores(

@@ -157,9 +157,14 @@ def _detector() -> Any:
         import torch
         from facenet_pytorch import MTCNN
     except ImportError as error:
-        raise UserError(f"the face detector is not installed ({error.name})", 'pip install "ferbench[face]"') from None
+        raise not_installed(error) from None
     torch.set_num_threads(1)
     return MTCNN(keep_all=True, device="cpu")
+
+
+def not_installed(error: ImportError) -> UserError:
+    """What to install, where the detector is not there."""
+    return UserError(f"the face detector is not installed ({error.name})", 'pip install "ferbench[face]"')
 
 
 def align_image(image: np.ndarray, settings: Settings) -> tuple[np.ndarray | None, dict[str, Any]]:

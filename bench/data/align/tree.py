@@ -7,13 +7,11 @@ alignment.csv (one row an image: what was found, which face was taken, where). A
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
 import multiprocessing
 import os
-import shutil
 import sys
 import time
 from collections import Counter
@@ -25,70 +23,124 @@ from typing import Any
 import numpy as np
 
 from bench import store
-from bench.data.align.faces import Settings, align_image
+from bench.data.align import journal
+from bench.data.align.faces import Settings, align_image, not_installed
+from bench.data.align.files import (
+    JOURNAL,
+    LOCK,
+    SETTINGS,
+    copy,
+    files_of,
+    in_words,
+    is_image,
+    locked,
+    refuse_under_file,
+    remove,
+    stamp,
+)
+from bench.data.align.journal import Row
 from bench.data.image import SUFFIXES, read_image
-from bench.data.listing import safe_name
 from bench.errors import UserError
 
-SETTINGS, JOURNAL, PICTURE = "alignment.json", "alignment.csv", "alignment.png"
-COLUMNS = (
-    "path", "status", "faces", "probability", "x", "y", "width", "height", "points", "scale", "degrees", "size",
-    "time_ns", "message",
-)  # fmt: skip
 REPORT_SECONDS = 5.0
 
 
 def align(source: Path, dest: Path, settings: Settings, only: str = "", jobs: int = 1) -> dict[str, int]:
     """Align every image under `source` (or under its subfolder `only`) into `dest`, continuing what is there.
 
+    What changed in `source` since is done again; what is no longer there is removed from `dest`, if it was written by
+    an alignment. Linked folders are followed.
+
     Returns:
         Images by status: aligned, several (a choice was made), no-face, skipped, unreadable.
 
     Raises:
-        UserError: no images, `dest` was made from something else, an image has no or several faces where the settings
-            say fail, or the disk is full. What was finished stays and is not done again.
+        UserError: no images, `dest` was made from something else, another alignment is writing there, an image has no
+            or several faces where the settings say fail, or the disk is full or cannot be written. What was finished
+            stays and is not done again.
     """
+    only = _inside(source, only)
     start = source / only
     if not start.is_dir():
         raise UserError(f"{start} is not a folder", "name the folder that holds the images")
-    if dest.resolve() == source.resolve() or source.resolve() in dest.resolve().parents:
-        raise UserError(f"{dest} lies inside {source}", "choose a folder outside of it")
-    images, others = _files(source, start)
-    if not images:
-        raise UserError(f"{start} holds no images", f"known kinds: {', '.join(sorted(SUFFIXES))}")
-    _claim(source, dest, settings, only)
-    done = _journal(dest, source)
-    for path in others:
-        _copy(source / path, dest / path)
+    with in_words(dest, source):
+        if dest.resolve() == source.resolve() or source.resolve() in dest.resolve().parents:
+            raise UserError(f"{dest} lies inside {source}", "choose a folder outside of it")
+        refuse_under_file(dest)
+        _refuse_foreign(dest)
+        files = list(files_of(source, dest))
+        others = [path for path in files if not is_image(path)]
+        images = [path for path in files if is_image(path) and path.startswith(f"{only}/" if only else "")]
+        if not images:
+            raise UserError(f"{start} holds no images", f"known kinds: {', '.join(sorted(SUFFIXES))}")
+        dest.mkdir(parents=True, exist_ok=True)
+        with locked(dest):
+            return _align(source, dest, images, others, settings, only, jobs)
+
+
+def _align(
+    source: Path, dest: Path, images: Sequence[str], others: Sequence[str], settings: Settings, only: str, jobs: int
+) -> dict[str, int]:
+    """`align` once `dest` is locked."""
+    facts = _facts(source, settings, only)
+    whole = _is_whole(dest, facts)
+    before = journal.read(dest)
+    wanted = [*others, *images]
+    done = {path: before[path] for path in wanted if journal.is_done(source, dest, before.get(path))}
+    gone = sorted(before.keys() - set(wanted))
     todo = [path for path in images if path not in done]
-    counts = Counter(row["status"] for row in done.values())
-    progress = _Progress(len(images), len(images) - len(todo))
-    with (dest / JOURNAL).open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        for row in _work(source, dest, todo, settings, jobs):
-            if row["status"] == "failed":
-                raise UserError(row["message"], "choose another policy (--no-face, --several), or repair the image")
-            writer.writerow(row)
-            file.flush()
-            counts[row["status"]] += 1
-            progress.report()
-    summary = dict(sorted(counts.items()))
-    _write_settings(source, dest, settings, only, complete=True, images=len(images), counts=summary)
+    if not whole or gone or len(done) < len(wanted):
+        store.write_json(dest / SETTINGS, facts | {"complete": False})
+        # all of it is in the journal before it is done, so that it can be removed however this ends
+        begun = {path: {"path": path, "status": journal.BEGUN} for path in wanted if path not in done}
+        journal.write(dest, (before | begun).values())
+        for path in gone:
+            remove(dest, path)
+        progress = _Progress(len(images), len(images) - len(todo))
+        with (dest / JOURNAL).open("a", encoding="utf-8", newline="") as file:
+            writer = journal.writer(file)
+            for row in _rows(source, dest, [path for path in others if path not in done], todo, settings, jobs):
+                writer.writerow(row)
+                file.flush()
+                done[row["path"]] = row
+                progress.report(row)
+        journal.write(dest, [done[path] for path in wanted])
+    summary = dict(sorted(Counter(done[path]["status"] for path in images).items()))
+    about = facts | {"complete": True, "images": len(images), "counts": summary}
+    if not whole or gone or todo or about != _about(dest):
+        store.write_json(dest / SETTINGS, about)
     return summary
 
 
-def _one(task: tuple[Path, Path, str, Settings]) -> dict[str, Any]:
+def _rows(
+    source: Path, dest: Path, others: Sequence[str], images: Sequence[str], settings: Settings, jobs: int
+) -> Iterator[Row]:
+    """Copy and align; the row of each file, once it is there."""
+    for path in others:
+        size, time_ns = stamp(source / path)
+        copy(source / path, dest / path)
+        yield {"path": path, "status": journal.COPIED, "size": size, "time_ns": time_ns}
+    for row in _work(source, dest, images, settings, jobs):
+        if row["status"] == "failed":
+            raise UserError(row["message"], "choose another policy (--no-face, --several), or repair the image")
+        yield row
+
+
+def _one(task: tuple[Path, Path, str, Settings]) -> Row:
     """Align one file; its row in the journal."""
     source, dest, path, settings = task
-    stat = (source / path).stat()
-    row: dict[str, Any] = {"path": path, "size": stat.st_size, "time_ns": stat.st_mtime_ns}
+    size, time_ns = stamp(source / path)
+    row: Row = {"path": path, "size": size, "time_ns": time_ns}
     try:
         image = read_image(source / path, convert=True)
     except UserError as error:
+        remove(dest, path)  # what was made of it before it changed
         return row | {"status": "unreadable", "message": error.message}
     pixels, found = align_image(image, settings)
     if pixels is not None:
         store.write_bytes(dest / path, encode(pixels, Path(path).suffix, settings.quality))
+    else:
+        remove(dest, path)
     if found["status"] == "failed":
         found["message"] = f"{source / path}: {found['message']}"
     return row | found
@@ -108,7 +160,7 @@ def encode(pixels: np.ndarray, suffix: str, quality: int) -> bytes:
     return stream.getvalue()
 
 
-def _work(source: Path, dest: Path, paths: Sequence[str], settings: Settings, jobs: int) -> Iterator[dict[str, Any]]:
+def _work(source: Path, dest: Path, paths: Sequence[str], settings: Settings, jobs: int) -> Iterator[Row]:
     tasks = ((source, dest, path, settings) for path in paths)
     if jobs == 1 or len(paths) < 2 * jobs:
         yield from map(_one, tasks)
@@ -119,50 +171,56 @@ def _work(source: Path, dest: Path, paths: Sequence[str], settings: Settings, jo
         yield from pool.imap(_one, tasks, chunksize=4)
 
 
-def _files(source: Path, start: Path) -> tuple[list[str], list[str]]:
-    """Relative paths of images under `start`, and of all other files under `source`, in name order."""
-    images, others = [], []
-    for folder, folders, names in os.walk(source):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = Path(folder) == start or start in Path(folder).parents
-        for name in sorted(names):
-            relative = str((Path(folder) / name).relative_to(source))
-            if not safe_name(relative):
-                message = f"{folder} holds a file whose name has control characters: {name!r}"
-                raise UserError(message, "rename it")
-            if Path(name).suffix.lower() not in SUFFIXES:
-                if name not in (SETTINGS, JOURNAL) and not name.startswith("."):
-                    others.append(relative)
-            elif inside:
-                images.append(relative)
-    return images, others
+def _inside(source: Path, only: str) -> str:
+    """`only` as a plain relative path; "" for the whole of `source`."""
+    plain = os.path.normpath(only) if only else ""
+    if os.path.isabs(plain) or plain.split(os.sep)[0] == os.pardir:
+        raise UserError(f"--only {only}: lies outside of {source}", f"give a path inside of it, relative to {source}")
+    return "" if plain in ("", os.curdir) else Path(plain).as_posix()
 
 
-def _claim(source: Path, dest: Path, settings: Settings, only: str) -> None:
-    """Take `dest` for this alignment, or refuse a folder that holds something else."""
-    made = dest / SETTINGS
-    if made.is_file():
-        try:
-            before = json.loads(made.read_text(encoding="utf-8"))
-        except ValueError:
-            raise UserError(f"{made} is damaged", "remove the folder and align again") from None
-        now = _facts(source, settings, only)
-        changed = sorted(key for key in now if before.get(key) != now[key])
-        if changed:
-            message = f"{dest} was aligned with other settings or versions ({', '.join(changed)})"
-            raise UserError(message, "choose another folder, or remove this one")
+def _refuse_foreign(dest: Path) -> None:
+    """UserError where a folder holds something else than an alignment."""
+    if not dest.is_dir() or (dest / SETTINGS).is_file():
         return
-    if dest.exists() and any(dest.iterdir()):
+    if any(entry.name != LOCK for entry in dest.iterdir()):
         raise UserError(f"{dest} is not empty and was not made by `data align`", "choose a new folder")
-    dest.mkdir(parents=True, exist_ok=True)
-    _write_settings(source, dest, settings, only, complete=False)
+
+
+def _about(dest: Path) -> dict[str, Any] | None:
+    """What alignment.json says; None where there is none yet."""
+    made = dest / SETTINGS
+    if not made.is_file():
+        return None
+    try:
+        found = json.loads(made.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{made} is damaged", "remove the folder and align again")
+    return found
+
+
+def _is_whole(dest: Path, facts: dict[str, Any]) -> bool:
+    """Whether the alignment in `dest` was finished; UserError where it is another one."""
+    before = _about(dest)
+    if before is None:
+        _refuse_foreign(dest)
+        return False
+    changed = sorted(key for key in facts if before.get(key) != facts[key])
+    if changed:
+        message = f"{dest} was aligned with other settings or versions ({', '.join(changed)})"
+        raise UserError(message, "choose another folder, or remove this one")
+    return bool(before.get("complete"))
 
 
 def _facts(source: Path, settings: Settings, only: str) -> dict[str, Any]:
     from importlib.metadata import version
 
-    import facenet_pytorch
-
+    try:
+        import facenet_pytorch
+    except ImportError as error:
+        raise not_installed(error) from None
     weights = Path(facenet_pytorch.__file__).parent / "data"
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(weights.glob("*net.pt"))))
     return {
@@ -170,47 +228,6 @@ def _facts(source: Path, settings: Settings, only: str) -> dict[str, Any]:
         "detector": f"facenet-pytorch {version('facenet-pytorch')} MTCNN",
         "detector_sha256": digest.hexdigest()[:16], "template": "five points, 112 px (ArcFace)",
     }  # fmt: skip
-
-
-def _write_settings(source: Path, dest: Path, settings: Settings, only: str, **found: Any) -> None:
-    store.write_json(dest / SETTINGS, _facts(source, settings, only) | found)
-
-
-def _journal(dest: Path, source: Path) -> dict[str, dict[str, str]]:
-    """Rows of images that are done and whose source has not changed; the file is left with whole rows only."""
-    path = dest / JOURNAL
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    done = {}
-    for row in csv.DictReader(io.StringIO(text)):
-        if None in row.values() or None in row or row.keys() != set(COLUMNS):
-            continue  # cut off when the process was killed
-        file = source / row["path"]
-        same = file.is_file() and [row["size"], row["time_ns"]] == [
-            str(file.stat().st_size),
-            str(file.stat().st_mtime_ns),
-        ]
-        there = (dest / row["path"]).is_file() or row["status"] in ("skipped", "unreadable")
-        if same and there:
-            done[row["path"]] = row
-    whole = io.StringIO()
-    writer = csv.DictWriter(whole, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(done.values())
-    store.write_text(path, whole.getvalue())
-    return done
-
-
-def _copy(source: Path, dest: Path) -> None:
-    if dest.is_file() and dest.stat().st_size == source.stat().st_size:
-        return
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    temporary = dest.with_name(f".{dest.name}.tmp")
-    try:
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, dest)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{dest} cannot be written: {error.strerror}", "free space, or choose another disk") from None
 
 
 class _Progress:
@@ -222,7 +239,10 @@ class _Progress:
         if done:
             print(f"continuing: {done:,} of {total:,} images are aligned", file=sys.stderr, flush=True)
 
-    def report(self) -> None:
+    def report(self, row: Row) -> None:
+        """Count a row; copies do not count."""
+        if row["status"] == journal.COPIED:
+            return
         self.done += 1
         now = time.monotonic()
         if now - self.last >= REPORT_SECONDS and self.done < self.total:
@@ -231,6 +251,6 @@ class _Progress:
             print(f"aligned {self.done:,} of {self.total:,}, about {left:.0f} s left", file=sys.stderr, flush=True)
 
 
-def rows_of(dest: Path) -> list[dict[str, str]]:
-    """The journal of an aligned tree."""
-    return store.read_rows(dest / JOURNAL)
+def rows_of(dest: Path) -> list[Row]:
+    """The journal's rows of the images of an aligned tree."""
+    return journal.images(journal.read(dest).values())

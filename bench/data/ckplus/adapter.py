@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from bench.data.ckplus.folds import SUBJECTS, at_random, by_subject
 from bench.data.ckplus.layouts import CK48, Official, ckextended
 from bench.data.listed import ListedDataset
-from bench.data.listing import Layout
+from bench.data.listing import Layout, Listing
 from bench.declare import Protocol
 from bench.errors import UserError, unknown
 from bench.registry import dataset
@@ -49,6 +49,12 @@ class CKPlus(ListedDataset):
         """What an incomplete copy lacks; also why ckextended.csv cannot be used."""
         return super().near_miss(root) or ckextended(root)
 
+    def read_listing(self) -> Listing:
+        """As the layout reads it; landmarks are those of the whole frames, so aligned ones have no boxes."""
+        if isinstance(self.format, Official):
+            return self.format.read(self.base, cropped=self.alignment is not None)
+        return super().read_listing()
+
     def blocked(self, protocol: Protocol) -> UserError | None:
         """CK+48 has no neutral frames."""
         rule = protocol.rule.removesuffix(RANDOM)
@@ -78,7 +84,8 @@ class CKPlus(ListedDataset):
         found = super().remarks() + _labels_known(self.listing.frame)
         if isinstance(self.format, CK48) and self.profile.id == self.default_preprocessing:
             found.append(
-                f"its 48x48 faces are enlarged to {self.profile.size}x{self.profile.size} by {self.profile.id}"
+                f"its 48x48 faces are enlarged to {self.profile.size}x{self.profile.size} by {self.profile.id}; "
+                "--preprocessing ckplus-face-48 keeps them as they are"
             )
         return found
 

@@ -164,6 +164,16 @@ def sequences(tree: Path) -> Iterator[tuple[str, str, str]]:
                 yield subject.name, entry.name, entry.path
 
 
+def landmarked(tree: Path, subject: str, number: str) -> set[int]:
+    """Frames of a sequence that have a landmark file, which proves that they were published."""
+    try:
+        files = ending(str(tree / subject / number), LANDMARKS)
+    except UserError:
+        return set()
+    found = (FRAME.fullmatch(file.name.removesuffix(LANDMARKS)) for file in files)
+    return {int(match[3]) for match in found if match and match.groups()[:2] == (subject, number)}
+
+
 def ending(folder: str, suffix: str) -> list[os.DirEntry[str]]:
     """Files of a folder whose names end in `suffix`."""
     return [entry for entry in entries(folder) if entry.name.endswith(suffix)]

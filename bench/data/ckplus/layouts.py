@@ -27,6 +27,7 @@ from bench.data.ckplus.files import (
     ending,
     folders,
     kind_of,
+    landmarked,
     parts_of,
     sequences,
     subjects,
@@ -34,8 +35,8 @@ from bench.data.ckplus.files import (
 )
 from bench.data.classes import class_name
 from bench.data.image import SUFFIXES
-from bench.data.listed import ALIGNMENT, BOX
-from bench.data.listing import Bad, Kind, Layout, Listing, entries, safe_name
+from bench.data.listed import BOX
+from bench.data.listing import Bad, Kind, Layout, Listing, entries, is_aligned, safe_name
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -109,10 +110,14 @@ class Official(Layout):
             return _only([*inner, *_ck48_inside(root)])
         return root if complete(found) else None
 
-    def read(self, base: Path) -> Listing:
+    def read(self, base: Path, cropped: bool = False) -> Listing:
+        """As `Layout.read`.
+
+        Args:
+            cropped: the frames are faces that `data align` cut out; landmarks are not read.
+        """
         parts = parts_of(base)
         found = _Found()
-        cropped = any((folder / ALIGNMENT).is_file() for folder in (base, base.parent))
         if not cropped and "landmarks" not in parts:
             raise UserError(f"{base} has no landmarks, which say where the face is in a frame", POINT_FILES)
         labelled = list(_labelled(parts["emotion"], found))
@@ -129,19 +134,23 @@ class Official(Layout):
         if odd:
             found.remarks.append(
                 f"in {len(odd):,} labelled sequences, the first is {odd[0]}, frames do not run from 1 to the one the "
-                "emotion file is named after; the first and last three are those of the frames that are there"
+                "emotion file is named after; the first and last three are those of the frames that are there or have "
+                "landmarks"
             )
         return found.listing("ckplus")
 
     def state(self, base: Path) -> list[Path]:
-        """Trees, their folders of subjects, and the emotion files.
+        """Trees, their folders of subjects, the emotion files, and the other folders of labelled sequences.
 
-        A frame or landmark file that is replaced inside its sequence's folder is not seen.
+        A frame or landmark file that is written over in place is not seen; one that comes, goes or is renamed is.
         """
         parts = parts_of(base)
         found = [str(parts[kind]) for kind in sorted(parts)]
         found += [subject.path for kind in sorted(parts) for subject in subjects(parts[kind])]
-        found += [file.path for _, _, folder in sequences(parts["emotion"]) for file in ending(folder, EMOTION)]
+        others = [str(parts[kind]) for kind in ("images", "landmarks") if kind in parts]
+        for subject, number, folder in sequences(parts["emotion"]):
+            files = [file.path for file in ending(folder, EMOTION)]
+            found += [*files, *(f"{tree}/{subject}/{number}" for tree in others if files)]
         return [Path(path) for path in dict.fromkeys(found) if os.path.exists(path)]  # a loop of links does not
 
     def lacks(self, root: Path) -> str:
@@ -224,7 +233,7 @@ def _ck48_inside(root: Path) -> list[Path]:
 def _only(copies: list[Path]) -> Path | None:
     """The one copy in a folder. Of several, and where it has a mark of its own, each is found by itself."""
     (first, *more) = copies
-    return None if more or is_synthetic(first) or (first / ALIGNMENT).is_file() else first
+    return None if more or is_synthetic(first) or is_aligned(first) else first
 
 
 # --- official sequences -----------------------------------------------------------------------------------------------
@@ -303,12 +312,21 @@ def _named(folder: Path, base: Path, found: _Found) -> Iterator[tuple[tuple[str,
 
 
 def _add_ends(one: Sequence, frames: dict[int, str], landmarks: Path | None, found: _Found) -> None:
-    """Rows of the first frames and the last; in a short sequence a frame that is among the last is not neutral."""
-    numbers = list(frames)
+    """Rows of the first frames and the last; in a short sequence a frame that is among the last is not neutral.
+
+    A frame before the peak that has landmarks and no image is missing: another one must not take its place.
+    """
+    known = set() if landmarks is None else landmarked(landmarks, one.subject, one.number)
+    numbers = sorted({*frames, *(frame for frame in known if frame < int(one.peak[-8:]))})
     neutral = numbers[: min(FRAMES, len(numbers) - FRAMES)]
     ends = [*((k, "neutral") for k in range(len(neutral))), *((k, one.expression) for k in range(-FRAMES, 0))]
     for position, label in ends:
         frame = numbers[position]
+        if frame not in frames:
+            name = f"{one.id}_{frame:08d}.png"
+            where = f"{landmarks}/{one.subject}/{one.number}"
+            found.refuse(name, "missing", f"{name} is missing; {where} has the landmarks of that frame")
+            continue
         box = NO_BOX if landmarks is None else _box(landmarks, one, frame, found)
         if box is not None:
             found.add(one, label, position, frame, frames[frame], box)

@@ -12,13 +12,14 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from bench.data.base import SPLITS, Dataset, check_counts
 from bench.data.ferplus import labels
 from bench.data.ferplus.files import FOLDERS, SIZE, Found, PixelRows, look, read_png
+from bench.data.listing import ALIGNED, is_aligned
 from bench.data.subsets import subset_blocked, subset_index
 from bench.declare import Protocol
 from bench.errors import UserError, unknown
@@ -41,7 +42,6 @@ class FERPlus(Dataset):
         "FER2013Train, FER2013Valid, FER2013Test with a label.csv of 'name,box,10 votes' and PNG files (or in data/), "
         "or a table with the columns emotion, pixels, Usage beside one whose header starts 'Usage,Image name'"
     )
-    decode: ClassVar[dict[str, object]] = {"mode": "L", "size": [SIZE, SIZE]}
     benchmark: ClassVar[str] = "ferplus-8@majority"
     known_files: ClassVar[dict[str, str]] = {
         "a82c40c825505cd30e139195c246bc38f8ac39de0e8968cbf15e1dab7837658c": "FER2013Train/label.csv",
@@ -80,6 +80,16 @@ class FERPlus(Dataset):
         """What an incomplete copy lacks; also says when fer2013.csv is really fer2013new.csv."""
         return look(root).lacks()
 
+    @property
+    def decode(self) -> dict[str, object]:  # type: ignore[override]
+        """Grey, 48x48, and what aligned the images where `data align` did."""
+        return {"mode": "L", "size": [SIZE, SIZE]} | self.aligned_by()
+
+    @cached_property
+    def alignment(self) -> dict[str, Any] | None:
+        """As `Dataset.alignment`; pixels in a table are copied, not aligned."""
+        return super().alignment if self.layout == "folders" else None
+
     def places(self) -> list[Path]:
         return [self.folder, self.folder / "data"]
 
@@ -100,6 +110,9 @@ class FERPlus(Dataset):
 
     def blocked(self, protocol: Protocol) -> UserError | None:
         """The reason this copy lacks the votes (or the list) that `protocol` needs."""
+        stop = self.alignment_blocked()
+        if stop is not None:
+            return stop
         if protocol.subset_of:
             return subset_blocked(self, protocol)
         rule, from_new = _source(protocol)
@@ -201,14 +214,15 @@ class FERPlus(Dataset):
         return [f"{FOLDERS[split]}/{name}" for split, name in there if (split, name) not in listed]
 
     def remarks(self) -> list[str]:
+        aligned = self.alignment_remark()
         name = "fer0033120.png"
         if name not in self._positions:
-            return []
+            return aligned
         if self.layout == "folders":
             kept = "the official exporter keeps the second, a 'missing image' warning triangle"
         else:
             kept = "this layout gives the first; PNG copies have the second, a 'missing image' warning triangle"
-        return [f"{name} (test, neutral in the benchmark) names two pictures: {kept}"]
+        return [*aligned, f"{name} (test, neutral in the benchmark) names two pictures: {kept}"]
 
     @property
     def _left_out(self) -> dict[str, str] | None:
@@ -270,10 +284,11 @@ class FERPlus(Dataset):
     @cached_property
     def _pictures(self) -> dict[str, set[str]]:
         """Files other than label.csv in each split's folder."""
-        return {
-            split: set(os.listdir(folder)) - {"label.csv"} if folder.is_dir() else set()
-            for split, folder in self.found.folders.items()
-        }
+        found: dict[str, set[str]] = {}
+        for split, folder in self.found.folders.items():
+            others = {"label.csv", *(ALIGNED if is_aligned(folder) else ())}
+            found[split] = set(os.listdir(folder)) - others if folder.is_dir() else set()
+        return found
 
     def _present(self, table: labels.Votes) -> np.ndarray:
         """Which images of `table` (N) have a picture: a file in its split's folder, or a row of fer2013.csv.

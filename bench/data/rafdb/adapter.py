@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from bench.data.listed import ListedDataset
 from bench.data.rafdb.folders import Folders, Renamed
-from bench.data.rafdb.layouts import Apvit, Nr, Official, Scn
-from bench.data.rafdb.names import BENCHMARK
+from bench.data.rafdb.layouts import Apvit, ListPerSplit, Nr, Official, OneList, Scn, about_images
+from bench.data.rafdb.names import BENCHMARK, image_folder
 from bench.declare import Protocol
 from bench.errors import UserError, unknown
 from bench.registry import dataset
@@ -43,3 +43,8 @@ class RAFDB(ListedDataset):
         if not protocol.subset_of and protocol.rule != RULE:
             return unknown("RAF-DB label rule", protocol.rule, [RULE])
         return super().blocked(protocol)
+
+    def departures(self) -> list[str]:
+        """Besides names and sizes: images that are the originals, or aligned by others."""
+        images = self.format.images if isinstance(self.format, OneList | ListPerSplit) else ()
+        return [*filter(None, [about_images(image_folder(self.base, images))]), *super().departures()]

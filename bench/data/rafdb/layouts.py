@@ -29,7 +29,7 @@ from bench.errors import UserError
 
 RAF = ORDERS["raf"]
 LIST_NAMES = ("list_patition_label.txt", "list_partition_label.txt")  # the first is the published spelling
-ANY_SIZE = "preprocessing rafdb-any-100 resizes them"
+ANY_SIZE = "--preprocessing rafdb-any-100 resizes them"
 
 
 class OneList(Layout):
@@ -187,14 +187,18 @@ def _refuse_without_test(file: Path, items: Items) -> None:
 
 def _about_images(base: Path, used: str, known: tuple[str, ...]) -> list[str]:
     """What a user should know about the image folder in use."""
-    name = used.rsplit("/", 1)[-1]
     others = [other for other in known if image_folder(base, [other]) not in ("", used)]
     remarks = [f"images are those of {used}; {' and '.join(others)} not used"] if others else []
+    other = about_images(used)
+    return [*remarks, f"{other}; {ANY_SIZE}"] if other else remarks
+
+
+def about_images(used: str) -> str:
+    """Why the images of a folder are not the published aligned ones; "" where they are."""
+    name = used.rsplit("/", 1)[-1]
     if name == "original":
-        remarks.append(f"images are the originals: not aligned, of many sizes; {ANY_SIZE}")
-    elif name != "aligned":
-        remarks.append(f"{used} is aligned by others than RAF-DB's authors, results differ; {ANY_SIZE}")
-    return remarks
+        return f"images are the originals of {used}: not aligned, of many sizes"
+    return f"{used} is aligned by others than RAF-DB's authors" if name not in ("", "aligned") else ""
 
 
 def _about_noise(folder: Path) -> list[str]:
