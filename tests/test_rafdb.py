@@ -154,6 +154,39 @@ def test_aligned_is_preferred(tmp_path: Path) -> None:
     assert ds.extra() == []
 
 
+def unread(root: Path) -> list[str]:
+    return [remark for remark in RAFDB(root, PROTOCOL).remarks() if "not read" in remark]
+
+
+@pytest.mark.parametrize(
+    ("base", "other"),
+    [("", "basic"), ("basic", "raf-basic"), ("", "RAF-DB/basic"), ("RAF-DB/basic", "RAF-DB/raf_basic"),
+     ("RAF-DB/basic", "rafdb/basic")],
+)  # fmt: skip
+@pytest.mark.parametrize("write", [raf.write_official, raf.write_nr])
+def test_a_copy_beside_the_one_in_use_is_told(
+    tmp_path: Path, base: str, other: str, write: Callable[[Path], Path]
+) -> None:
+    write(tmp_path / base)
+    assert RAFDB(tmp_path, PROTOCOL).base == tmp_path / base
+    assert unread(tmp_path) == []
+    write(tmp_path / other)
+    assert unread(tmp_path) == [f"another copy of the same layout lies in {tmp_path / other}; it is not read"]
+
+
+def test_a_link_to_the_copy_in_use_is_no_other(tmp_path: Path) -> None:
+    raf.write_official(tmp_path / "basic")
+    (tmp_path / "raf-basic").symlink_to(tmp_path / "basic")
+    assert unread(tmp_path) == []
+
+
+@pytest.mark.parametrize("copied", ["aligned/aligned", "aligned (copy)", "Copy of aligned", "original_backup"])
+def test_an_image_folder_copied_twice_is_told(tmp_path: Path, copied: str) -> None:
+    raf.write_images(raf.write_official(tmp_path) / "Image" / copied)
+    assert unread(tmp_path) == [f"Image/{copied} holds images too; they are not read"]
+    assert len(RAFDB(tmp_path, PROTOCOL).index(PROTOCOL)) == 59
+
+
 def test_originals_need_another_preprocessing(tmp_path: Path) -> None:
     ds = RAFDB(raf.write_original(tmp_path), PROTOCOL)
     assert any("preprocessing rafdb-any-100" in remark for remark in ds.remarks())

@@ -7,6 +7,7 @@ the end. EAC's noise01.txt to noise03.txt look like it but name train images onl
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +15,7 @@ from typing import ClassVar
 from bench.data import order
 from bench.data.class_folders import Items, head, number, read_list
 from bench.data.classes import ORDERS
-from bench.data.listing import Layout, Listing
+from bench.data.listing import Layout, Listing, entries, is_folder
 from bench.data.rafdb.names import (
     BENCHMARK,
     RESTORE,
@@ -22,6 +23,7 @@ from bench.data.rafdb.names import (
     join,
     official_name,
     official_split,
+    outermost,
     pictures,
     places,
 )
@@ -39,7 +41,7 @@ class OneList(Layout):
     images: ClassVar[tuple[str, ...]]  # the preferred one first
 
     def find(self, root: Path) -> Path | None:
-        return next((base for base in places(root) if self._list(base) and image_folder(base, self.images)), None)
+        return next((base for base in places(root) if self._starts(base)), None)
 
     def read(self, base: Path) -> Listing:
         file = self._list(base)
@@ -50,7 +52,9 @@ class OneList(Layout):
         _refuse_without_test(file, items)
         found = join(base, {file: items}, pictures(base, folder), _official_label, "one of RAF-DB's ids 1 to 7")
         found.order = "raf"
+        others = [place for place in places(outermost(base)) if self._starts(place) and not place.samefile(base)]
         found.remarks = [*_about_images(base, folder, self.images), *_about_noise(file.parent)]
+        found.remarks += [f"another copy of the same layout lies in {place}; it is not read" for place in others]
         return found
 
     def state(self, base: Path) -> list[Path]:
@@ -68,6 +72,9 @@ class OneList(Layout):
             if unread and not file:
                 return f"{unread[0]} does not start with a line such as 'train_00001.jpg 5': restore it"
         return ""
+
+    def _starts(self, base: Path) -> bool:
+        return self._list(base) is not None and image_folder(base, self.images) != ""
 
     def _list(self, base: Path) -> Path | None:
         """The list, where its first line is of RAF-DB."""
@@ -189,8 +196,19 @@ def _about_images(base: Path, used: str, known: tuple[str, ...]) -> list[str]:
     """What a user should know about the image folder in use."""
     others = [other for other in known if image_folder(base, [other]) not in ("", used)]
     remarks = [f"images are those of {used}; {' and '.join(others)} not used"] if others else []
+    remarks += [f"{path} holds images too; they are not read" for path in _copied_folders(base, used, known)]
     other = about_images(used)
     return [*remarks, f"{other}; {ANY_SIZE}"] if other else remarks
+
+
+def _copied_folders(base: Path, used: str, known: tuple[str, ...]) -> list[str]:
+    """Folders that look like an image folder unpacked or copied twice: `aligned (copy)`, `aligned/aligned`."""
+    outer = next(name for name in known if image_folder(base, [name]) == used)
+    parent = (base / outer).parent
+    beside = [entry for entry in entries(parent, 256) if re.search("aligned|original", entry.name, re.I)]
+    paths = [(parent / entry.name).relative_to(base).as_posix() for entry in beside if is_folder(entry)]
+    inner = f"{used}/{used.rpartition('/')[2]}"
+    return [found for path in (*paths, inner) if path not in known and (found := image_folder(base, [path]))]
 
 
 def about_images(used: str) -> str:

@@ -72,6 +72,14 @@ def places(root: Path) -> Iterator[Path]:
         yield from _wrapped(inner)
 
 
+def outermost(base: Path) -> Path:
+    """The folder from which `places` gives `base` and others like it: two levels up where those are wrappers."""
+    for _ in range(2):
+        if base.name.lower() in WRAPPERS:
+            base = base.parent
+    return base
+
+
 def _wrapped(folder: Path) -> list[Path]:
     try:
         inside = entries(folder, 256)
