@@ -275,7 +275,9 @@ def test_the_fingerprint_follows_labels_and_folders(tmp_path: Path) -> None:
     assert len(set(seen)) == 3
 
 
-@pytest.mark.parametrize("part", [f"{IMAGES}/S005/001/*_00000007.png", f"{LANDMARKS}/S005/001/*_00000007_landmarks.txt"])
+@pytest.mark.parametrize(
+    "part", [f"{IMAGES}/S005/001/*_00000007.png", f"{LANDMARKS}/S005/001/*_00000007_landmarks.txt"]
+)
 def test_the_fingerprint_follows_frames_and_landmarks_of_labelled_sequences(tmp_path: Path, part: str) -> None:
     """A copy that was read while a file was away is known as another one when the file is back."""
     root = write_official(tmp_path / "copy")

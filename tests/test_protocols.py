@@ -61,6 +61,14 @@ def test_variants_are_other_ways_to_report_the_same_claim() -> None:
                 assert rule_of(other) == replace(rule_of(p), raw=True)
 
 
+def test_every_test_split_can_be_reported_leak_free() -> None:
+    """But for folds, where every image is tested once, and lists with repeats, whose plain form has the variant."""
+    for p in declared().values():
+        plain = not p.subset_of or not (rule_of(p).raw or rule_of(p).leak_free)
+        if "test" in p.counts and not p.folds and plain:
+            assert "leak-free" in p.variants, p.id
+
+
 RAN = {
     "ferplus-occlusion": ("FERplus_dir/jianfei_occlusion_list.txt", "{label}_{name}"),
     "ferplus-pose30": ("FERplus_dir/pose_30_ferplus_list.txt", "{label}/{name}"),

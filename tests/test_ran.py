@@ -295,9 +295,7 @@ def test_two_copies_must_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dataset", ["ferplus", "rafdb", "affectnet"])
-def test_one_list_under_both_angles_is_refused(
-    tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_list_under_both_angles_is_refused(tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wide, narrow = ran.FORMS[dataset, "pose30"], ran.FORMS[dataset, "pose45"]
     listed = ran.read_list(write(tmp_path, wide, [face(wide, 1), face(wide, 2)]), wide)
     monkeypatch.setitem(ran.PUBLISHED, (dataset, "pose30"), ran.digest(listed))

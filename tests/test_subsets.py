@@ -262,7 +262,12 @@ def test_real_lists(ferplus_official: Path, ran_lists: Path, name: str, images: 
 
 @pytest.mark.slow
 def test_real_leaks(ferplus_official: Path, ran_lists: Path) -> None:
-    images = {"ferplus-8@majority": 2870, "ferplus-occlusion": 528, "ferplus-pose30": 1081, "ferplus-pose45": 596}
+    images = {
+        "ferplus-8@majority": 2870, "ferplus-occlusion": 528, "ferplus-pose30": 1081, "ferplus-pose45": 596,
+        "ferplus-8@argmax8": 3259, "ferplus-8@argmax10": 3233, "ferplus-8@soft": 3198,
+        "ferplus-8@majority-fer2013new": 2869, "ferplus-8@argmax8-fer2013new": 3259,
+        "ferplus-8@argmax10-fer2013new": 3233, "ferplus-8@soft-fer2013new": 3198,
+    }  # fmt: skip
     for name, left in images.items():
         wanted = declare.load().protocol(f"{name}-leak-free")
         ds = FERPlus(ferplus_official, wanted)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bench import declare
 from bench.data import ran, twins
-from bench.data.base import check_counts
+from bench.data.base import check_counts, is_synthetic
 from bench.declare import Protocol
 from bench.errors import UserError, unknown
 
@@ -91,9 +91,9 @@ def rule_of(protocol: Protocol) -> Rule:
 
 def _list(ds: Dataset, protocol: Protocol, rule: Rule) -> tuple[Path, list[ran.Listed]]:
     """RAN's list from the data root, beside the copy, or in it; a synthetic tree has a list of its own inside."""
-    synthetic = ds.is_synthetic()
-    places = [ds.root] if synthetic else [ds.data_root, ds.root]
-    return ran.read(protocol.dataset, rule.list, filter(None, places), published=not synthetic)
+    synthetic = [place for place in ds.places() if is_synthetic(place)]
+    places = synthetic or [place for place in (ds.data_root, ds.root) if place is not None]
+    return ran.read(protocol.dataset, rule.list, places, published=not synthetic)
 
 
 def _chosen(test: pd.DataFrame, path: Path, listed: list[ran.Listed], ds: Dataset, protocol: Protocol) -> pd.DataFrame:
