@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import declare
-from bench.declare import Claim, Declarations, PaperFile, load_from, parse, protocol_files, read_yaml, table_files
+from bench.declare import Claim, Declarations, PaperFile, load_from, protocol_files, table_files
 from bench.errors import UserError
+from bench.yaml_files import parse, read_yaml
 
 COUNTS = {
     "pfvit-table1": 6, "pfvit-table2": 9, "pfvit-table3": 18, "pfvit-table4": 9, "pfvit-table5": 8, "pfvit-table6": 38,

@@ -11,6 +11,7 @@ from typing import Literal
 from bench import declare
 from bench.errors import UserError, unknown
 from bench.recipe import Declared
+from bench.yaml_files import parse, read_yaml
 
 FILE = Path(__file__).with_name("access.yaml")
 WIDTH = 100  # columns
@@ -63,7 +64,7 @@ class _File(Declared):
 
 def read(path: Path = FILE) -> dict[str, Access]:
     """Id -> how it is got; UserError names a key that is misspelt or missing."""
-    found: _File = declare.parse(_File, declare.read_yaml(path), path)
+    found: _File = parse(_File, read_yaml(path), path)
     return {one.id: one for one in found.datasets}
 
 

@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.declare import parse, read_yaml
 from bench.errors import UserError, unknown
 from bench.recipe import Declared
 from bench.store import canonical
+from bench.yaml_files import parse, read_yaml
 
 FILE = Path(__file__).with_name("preprocessing.yaml")
 

@@ -22,9 +22,10 @@ from typing import Any, Literal
 from pydantic import field_validator, model_validator
 
 from bench.data.classes import EXPRESSIONS, class_name
-from bench.declare import Protocol, parse, read_yaml
+from bench.declare import Protocol
 from bench.errors import UserError
 from bench.recipe import Declared
+from bench.yaml_files import parse, read_yaml
 
 FILE = "ferbench.yaml"
 FOLDERS = "folders"
