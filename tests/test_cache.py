@@ -14,7 +14,7 @@ import pytest
 from conftest import Image, ferplus_protocol, write_official
 from helpers_cache import FINISHED, NAMES, UNFINISHED, Toy, child, decoded, files, flip_a_byte, until
 
-from bench.data import cache_build, cache_check
+from bench.data import cache_build, progress
 from bench.data.cache import open_pixels
 from bench.data.ferplus.adapter import FERPlus
 from bench.errors import UserError
@@ -176,7 +176,7 @@ def test_a_killed_build_is_never_opened(root: Path, store: Path) -> None:
 def test_long_builds_report_time_left(
     root: Path, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cache_check, "QUIET_SECONDS", 0.0)
-    monkeypatch.setattr(cache_check, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "REPORT_SECONDS", 0.0)
     open_pixels(Toy(root), store)
     assert "decoding toy: 20 of 40 images, about 0 s left" in capsys.readouterr().err

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from bench.data.base import Dataset
-from bench.data.cache_check import DIGEST_BYTES, Progress, fits, image_digest
+from bench.data.cache_check import DIGEST_BYTES, fits, image_digest
 from bench.data.pixel_file import PixelFile
+from bench.data.progress import Progress
 from bench.errors import UserError
 from bench.store import write_json
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from bench.data.pixel_file import PixelFile
+from bench.data.progress import Progress
 from bench.errors import UserError
 from bench.store import write_json
 
@@ -28,8 +27,6 @@ DIGEST_BYTES = 16  # of the SHA-256 of an image
 WHOLE_BYTES = 1 << 30  # files up to here are hashed at every opening
 SAMPLES = 4  # stretches drawn at random, besides the first and the last
 SAMPLE_BYTES = 16 << 20
-QUIET_SECONDS = 2.0  # work shorter than this prints nothing
-REPORT_SECONDS = 5.0
 
 
 def image_digest(shape: tuple[int, ...], image: np.ndarray) -> bytes:
@@ -119,27 +116,3 @@ def _read(stamp: Path) -> Any:
         return json.loads(stamp.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-class Progress:
-    """Lines on stderr with the time left; silent for short work.
-
-    Args:
-        what: what is being done.
-        total: images to do.
-        first: images done before, which say nothing about the time.
-    """
-
-    def __init__(self, what: str, total: int, first: int = 0) -> None:
-        self.what, self.total, self.first = what, total, first
-        self.start = time.monotonic()
-        self.next = self.start + QUIET_SECONDS
-
-    def report(self, done: int) -> None:
-        """Say so, now and then, that `done` images are done."""
-        now = time.monotonic()
-        if now >= self.next and self.first < done < self.total:
-            self.next = now + REPORT_SECONDS
-            left = (now - self.start) / (done - self.first) * (self.total - done)
-            text = f"{self.what}: {done:,} of {self.total:,} images, about {left:.0f} s left"
-            print(text, file=sys.stderr, flush=True)

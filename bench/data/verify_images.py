@@ -15,8 +15,8 @@ import numpy as np
 
 from bench.data import near
 from bench.data.base import SPLITS, Dataset
-from bench.data.cache_check import Progress
 from bench.data.listed import in_threads
+from bench.data.progress import Progress
 from bench.errors import UserError
 
 QUIET_SECONDS = 5.0

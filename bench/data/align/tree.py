@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -40,9 +39,8 @@ from bench.data.align.files import (
 )
 from bench.data.align.journal import Row
 from bench.data.image import SUFFIXES, read_image
+from bench.data.progress import Progress
 from bench.errors import UserError
-
-REPORT_SECONDS = 5.0
 
 
 def align(source: Path, dest: Path, settings: Settings, only: str = "", jobs: int = 1) -> dict[str, int]:
@@ -96,14 +94,19 @@ def _align(
         journal.write(dest, (before | begun).values())
         for path in gone:
             remove(dest, path)
-        progress = _Progress(len(images), len(images) - len(todo))
+        aligned = len(images) - len(todo)
+        if aligned:
+            print(f"continuing: {aligned:,} of {len(images):,} images are aligned", file=sys.stderr, flush=True)
+        progress = Progress("aligning", len(images), aligned)
         with (dest / JOURNAL).open("a", encoding="utf-8", newline="") as file:
             writer = journal.writer(file)
             for row in _rows(source, dest, [path for path in others if path not in done], todo, settings, jobs):
                 writer.writerow(row)
                 file.flush()
                 done[row["path"]] = row
-                progress.report(row)
+                if row["status"] != journal.COPIED:
+                    aligned += 1
+                    progress.report(aligned)
         journal.write(dest, [done[path] for path in wanted])
     summary = dict(sorted(Counter(done[path]["status"] for path in images).items()))
     about = facts | {"complete": True, "images": len(images), "counts": summary}
@@ -228,27 +231,6 @@ def _facts(source: Path, settings: Settings, only: str) -> dict[str, Any]:
         "detector": f"facenet-pytorch {version('facenet-pytorch')} MTCNN",
         "detector_sha256": digest.hexdigest()[:16], "template": "five points, 112 px (ArcFace)",
     }  # fmt: skip
-
-
-class _Progress:
-    """Lines on stderr with the time left."""
-
-    def __init__(self, total: int, done: int) -> None:
-        self.total, self.done, self.first = total, done, done
-        self.start = self.last = time.monotonic()
-        if done:
-            print(f"continuing: {done:,} of {total:,} images are aligned", file=sys.stderr, flush=True)
-
-    def report(self, row: Row) -> None:
-        """Count a row; copies do not count."""
-        if row["status"] == journal.COPIED:
-            return
-        self.done += 1
-        now = time.monotonic()
-        if now - self.last >= REPORT_SECONDS and self.done < self.total:
-            self.last = now
-            left = (now - self.start) / (self.done - self.first) * (self.total - self.done)
-            print(f"aligned {self.done:,} of {self.total:,}, about {left:.0f} s left", file=sys.stderr, flush=True)
 
 
 def rows_of(dest: Path) -> list[Row]:

@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from typing import Any
 
 from bench.data.base import MARKER
 from bench.data.official.tree import WORK, Tree, write_file
+from bench.data.progress import Progress
 from bench.data.synthfer.sample import RENDERER_VERSION
 from bench.errors import UserError, unknown
 from bench.queue import cores
@@ -152,14 +152,16 @@ def _fill(tree: Tree, dest: Path, made: dict[str, Any], jobs: int) -> int:
     _check_room(tree, dest, sum(rows.values()))
     if not done:
         tree.begin(dest)
-    progress = _Progress(made["layout"], sum(rows.values()) * tree.pictures_each)
+    progress, written = Progress(made["layout"], sum(rows.values()) * tree.pictures_each), 0
     with journal.open("w", encoding="ascii") as file:
         file.write("".join(f"{block}\n" for block in sorted(done)))
 
         def note(block: int) -> None:
+            nonlocal written
             file.write(f"{block}\n")
             file.flush()
-            progress.add(rows[block] * tree.pictures_each)
+            written += rows[block] * tree.pictures_each
+            progress.report(written)
 
         if jobs == 1 or len(todo) < 2:
             for block in todo:
@@ -240,23 +242,3 @@ def _disk(dest: Path) -> Iterator[None]:
             raise UserError(f"{dest}: the disk is full", f"free some space, then {AGAIN}") from None
         where = error.filename or dest
         raise UserError(f"{where} cannot be written: {error.strerror}", "check permissions and the disk") from None
-
-
-class _Progress:
-    """Lines on stderr with the time left; silent for what takes seconds."""
-
-    def __init__(self, layout: str, total: int) -> None:
-        self.layout, self.total, self.done = layout, total, 0
-        self.begun = time.monotonic()
-        self.next = self.begun + QUIET_SECONDS
-
-    def add(self, pictures: int) -> None:
-        self.done += pictures
-        now = time.monotonic()
-        if now < self.next or self.done >= self.total:
-            return
-        self.next = now + REPORT_SECONDS
-        rate = self.done / (now - self.begun)
-        left = (self.total - self.done) / rate
-        text = f"{self.layout}: {self.done:,} of {self.total:,} pictures, {rate:.0f} a second, about {left:.0f} s left"
-        print(text, file=sys.stderr, flush=True)
