@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -58,13 +58,16 @@ class Method:
     """Base of every method. Subclasses set `net` and implement `update` and `predict`."""
 
     net: nn.Module
+    classifies: ClassVar[bool] = True
+    """Whether it answers with classes. A stage (a landmark network, masked pretraining) does not: its product is the
+    network, and `validate` measures it."""
 
     def update(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """One optimisation step.
 
         Args:
             images: float (B, 3, H, W), normalised and augmented.
-            targets: int64 (B,), indices into `context.classes`.
+            targets: int64 (B,), indices into `context.classes`; of a stage, whatever its protocol's targets are.
 
         Returns:
             Detached scalar losses by name, still on the device (the loop never synchronises inside an epoch).
@@ -74,6 +77,18 @@ class Method:
     def predict(self, images: Tensor) -> Tensor:
         """Logits (B, K) in evaluation mode for float images (B, 3, H, W)."""
         raise NotImplementedError
+
+    def validate(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """For a method that does not classify: measures of a batch in evaluation mode, each (B,), by name."""
+        raise NotImplementedError
+
+    def load_released(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights of a checkpoint that the method's authors released, names as they released them.
+
+        Raises:
+            UserError: some tensor has no place or some place no tensor; names them.
+        """
+        raise UserError("this method knows no released checkpoint format", "train it instead")
 
     def epoch_end(self, epoch: int, train_loss: float, val_accuracy: float | None) -> None:
         """Called after each epoch's evaluation; schedules that follow a metric live here."""
