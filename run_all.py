@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": "two entries on the same images, with a paired test",
     "audit": "contradictions inside and between the papers, computed where they can be",
     "data": "verify a dataset: layout, counts, duplicates, is it the benchmark",
+    "weights": "external weight files: which are here, how to get one, taking one in",
     "doctor": "versions, devices, folders: what this installation can do",
 }
 DONE, FAILED, USAGE, BLOCKED = 0, 1, 2, 3

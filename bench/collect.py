@@ -63,6 +63,8 @@ def collect(folders: Iterable[Path], results: Path, declared: Declarations, root
         for folder in folders:
             try:
                 result = store.read_result(folder)
+                if not result.selections:
+                    continue  # a stage that does not classify: its product is its network
                 if _complete(result, results, runs, classes, subsets.of(result)):
                     continue
                 result = store.read_result(folder, verify=True)

@@ -12,9 +12,9 @@ from copy import copy
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field
 
 from bench.errors import UserError, unknown
 from bench.recipe import PROFILES as PROFILES
@@ -24,14 +24,15 @@ from bench.recipe import Declared, Recipe
 from bench.recipe import Override as Override
 from bench.recipe import ProfileName as ProfileName
 from bench.recipe import Sourced as Sourced
+from bench.stages import check_stages
+from bench.table import SELECTIONS as SELECTIONS
+from bench.table import TRAINED_SELECTIONS as TRAINED_SELECTIONS
+from bench.table import Claim as Claim
+from bench.table import Table as Table
 from bench.yaml_files import parse, read_yaml
 
 Kind = TypeVar("Kind")
 ROOT = Path(__file__).resolve().parent.parent
-SELECTIONS = ("last", "last-k", "test-best", "val-best")
-METRIC_NAMES = (
-    "accuracy", "mean_class_accuracy", "macro_f1", "class_accuracy", "prediction_share", "parameters_millions",
-)  # fmt: skip
 
 
 class Protocol(Declared):
@@ -41,6 +42,7 @@ class Protocol(Declared):
     dataset: str
     title: str = ""
     classes: tuple[str, ...] = ()
+    targets: str = ""  # what a network is to answer with where it is no class, e.g. landmarks-68
     rule: str = ""
     folds: int = 0
     subset_of: str = ""
@@ -64,149 +66,17 @@ class Experiment(Declared):
     augmentation: str
     recipe: str
     options: dict[str, Any] = {}
-    weights: tuple[str, ...] = ()  # names in the weights registry this experiment cannot do without
+    weights: tuple[str, ...] = ()  # roles it cannot do without: external files, or products of stages
     note: str = ""
 
 
-class Column(Declared):
-    """A column of a printed table. Whatever it leaves out, the row or the table gives."""
-
-    id: str
-    title: str
-    protocol: str = ""
-    metric: str = ""
-    predicted: str = ""  # prediction-share tables: the predicted class
-    differs: str = ""  # why the paper's protocol is not ours, where it is not
-
-
-class Row(Declared):
-    """A printed row: ours to run (experiment) or quoted from another paper (cited).
-
-    `experiments` names another experiment for some columns, where one printed row is several models.
-    """
-
-    id: str
-    title: str
-    experiment: str = ""
-    experiments: dict[str, str] = {}
-    cited: str = ""
-    protocol: str = ""
-    metric: str = ""
-    truth: str = ""  # prediction-share tables: the true class
-    differs: str = ""
-    differs_in: tuple[str, ...] = ()  # the columns `differs` speaks of; empty: all
-    cells: dict[str, str]
-
-    @field_validator("cells", mode="before")
-    @classmethod
-    def _quoted(cls, cells: dict[str, Any]) -> dict[str, Any]:
-        for column, text in cells.items():
-            if not isinstance(text, str):
-                raise ValueError(
-                    f"cell '{column}': write the number as a quoted string, else its digits are lost ({text})"
-                )
-            float(text)
-        return cells
-
-
-class Claim(Declared):
-    """One number printed in a paper."""
-
-    table: str
-    row: str
-    column: str
-    printed: str  # the digits as printed
-    unit: str
-    metric: str
-    protocol: str
-    experiment: str
-    cited: str
-    differs: str
-
-    @property
-    def cell(self) -> str:
-        """The cell's address on the command line, e.g. pfvit-table4/vit-b/raf-db."""
-        return f"{self.table}/{self.row}/{self.column}"
-
-    @property
-    def value(self) -> float:
-        """The printed number."""
-        return float(self.printed)
-
-    @property
-    def entry(self) -> str:
-        """Id of the entry this claim is about; empty for cited rows."""
-        return f"{self.experiment}:{self.protocol}" if self.experiment else ""
-
-
-class Table(Declared):
-    """A printed table of results."""
-
-    id: str
-    paper: str = ""
-    title: str
-    where: str
-    unit: str = "%"
-    metric: str = "accuracy"
-    compare: str = "test-best"  # the selection the claim is compared with
-    compare_why: str = ""
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    notes: str = ""
-    _answered: tuple[Claim, ...] = PrivateAttr(default=())
-
-    @field_validator("columns", "rows")
-    @classmethod
-    def _unique_ids(cls, parts: tuple[Any, ...]) -> tuple[Any, ...]:
-        ids = [part.id for part in parts]
-        twice = sorted({name for name in ids if ids.count(name) > 1})
-        if twice:
-            raise ValueError(f"id '{twice[0]}' is given twice")
-        return parts
-
-    @field_validator("compare")
-    @classmethod
-    def _known_selection(cls, compare: str) -> str:
-        if compare not in SELECTIONS:
-            raise ValueError(str(unknown("selection", compare, SELECTIONS)))
-        return compare
-
-    def answering(self, id: str, claims: Iterable[Claim]) -> Table:
-        """The same table under another id, with other claims in its cells (bench/variants.py)."""
-        other = self.model_copy(update={"id": id})
-        other._answered = tuple(claims)
-        return other
-
-    def claims(self) -> list[Claim]:
-        """Every printed number, row by row."""
-        if self._answered:
-            return list(self._answered)
-        columns = {column.id: column for column in self.columns}
-        found = []
-        for row in self.rows:
-            for name in (*row.cells, *row.experiments, *row.differs_in):
-                if name not in columns:
-                    raise unknown(f"column in {self.id}/{row.id}", name, columns)
-            for name, printed in row.cells.items():
-                column = columns[name]
-                metric = column.metric or row.metric or self.metric
-                if metric.partition("[")[0] not in METRIC_NAMES:
-                    raise unknown(f"metric in {self.id}", metric, METRIC_NAMES)
-                if metric == "prediction_share":
-                    metric = f"prediction_share[{row.truth}>{column.predicted}]"
-                differs = row.differs if name in (row.differs_in or row.cells) else ""
-                found.append(
-                    Claim(
-                        table=self.id, row=row.id, column=name, printed=printed, unit=self.unit, metric=metric,
-                        protocol=column.protocol or row.protocol, experiment=row.experiments.get(name, row.experiment),
-                        cited=row.cited, differs=column.differs or differs,
-                    )
-                )  # fmt: skip
-        return found
-
-
 class Figure(Declared):
-    """A figure of a paper that can be drawn again from finished runs."""
+    """A figure of a paper that can be drawn again from finished runs.
+
+    A method's figure gets test images: `expression` names a class and one face of it is shown, faces each-class shows
+    one of every class, all-test gives it the whole test split. A face shown is the first of its class that every
+    network of the figure classifies correctly, else the first.
+    """
 
     id: str
     paper: str = ""
@@ -215,7 +85,8 @@ class Figure(Declared):
     draw: str  # confusion, or the name of a method's registered figure
     experiments: dict[str, str]  # title in the figure -> experiment
     protocol: str
-    expression: str = ""  # the class of the test image shown, where one is shown
+    expression: str = ""
+    faces: Literal["", "each-class", "all-test"] = ""
 
 
 class Paper(Declared):
@@ -235,6 +106,7 @@ class PaperFile(Declared):
     paper: Paper
     recipes: dict[str, Recipe] = Field(default_factory=dict)
     experiments: dict[str, Experiment] = Field(default_factory=dict)
+    stages: dict[str, str] = Field(default_factory=dict)  # role -> the entry whose network fills it
     tables: list[Table] = Field(default_factory=list)
     figures: list[Figure] = Field(default_factory=list)
 
@@ -269,6 +141,7 @@ class Declarations:
                 for name, e in f.experiments.items()
             ),
         )
+        self.stages = _unique("stage", (pair for f in papers for pair in f.stages.items()))
         self.tables = _unique(
             "table", ((t.id, t.model_copy(update={"paper": f.paper.id})) for f in papers for t in f.tables)
         )
@@ -295,16 +168,21 @@ class Declarations:
                     f"experiments '{same[content]}' and '{experiment.id}' are the same", "use one in both places"
                 )
             same[content] = experiment.id
+        check_stages(self)
         for table in self.tables.values():
             for row in table.rows:
                 if bool(row.experiment) == bool(row.cited):
                     raise UserError(f"{table.id}/{row.id}: a row is either cited or names an experiment")
-            for claim in table.claims():
+            for claim in (*table.claims(), *table.extra_claims()):
                 if claim.experiment:
                     self.experiment(claim.experiment)
                     self.protocol(claim.protocol)
         for figure in self.figures.values():
-            self.protocol(figure.protocol)
+            classes = self.protocol(figure.protocol).classes
+            if figure.expression and figure.expression not in classes:
+                raise unknown(f"class in {figure.id}", figure.expression, classes)
+            if bool(figure.expression) + bool(figure.faces) != (figure.draw != "confusion"):
+                raise UserError(f"figure '{figure.id}' needs either 'expression' or 'faces' (confusion: neither)")
             for name in figure.experiments.values():
                 self.experiment(name)
 
@@ -326,9 +204,9 @@ class Declarations:
         return Entry(experiment=self.experiment(experiment), protocol=self.protocol(protocol))
 
     def claim(self, cell: str) -> Claim:
-        """A claim by its address table/row/column."""
+        """A claim by its address table/row/column; an extra row's cells have one too."""
         table = self.table(cell.split("/")[0])
-        cells = {claim.cell: claim for claim in table.claims()}
+        cells = {claim.cell: claim for claim in (*table.claims(), *table.extra_claims())}
         return _get("cell", cell, cells)
 
     def claims(self) -> list[Claim]:

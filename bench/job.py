@@ -29,6 +29,7 @@ from bench.data import source
 from bench.data.pixel_file import Mapped, PixelFile
 from bench.errors import UserError
 from bench.method import Context, Method, Spec, macs, parameter_counts
+from bench.weight_files import read_state
 
 PROGRESS_SECONDS = 0.5
 RESIDENT_BYTES = 4 << 30  # images a CPU job keeps in memory; more are read batch by batch, to the same result
@@ -42,7 +43,8 @@ def main(arguments: list[str]) -> int:
     stop = _stop_when_asked()
     try:
         with _locked(folder, stop):
-            if not (folder / "result.json").is_file():
+            if store.find_network(spec["key"]) is None:
+                (folder / "result.json").unlink(missing_ok=True)  # its network is gone: no dependent may read the next
                 execute(spec, folder, stop)
         return 0
     except loop.Interrupted:
@@ -57,7 +59,7 @@ def main(arguments: list[str]) -> int:
 
 
 def execute(spec: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambda: False) -> None:
-    """Train and evaluate one run, leaving a finished run folder.
+    """Train and evaluate one run, or evaluate a checkpoint, leaving a finished run folder.
 
     Args:
         spec: `matrix.specification` of the run.
@@ -67,39 +69,40 @@ def execute(spec: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambd
     root = Path(spec["data_root"]) if spec["data_root"] else None
     declared = declare.load(root)
     run = matrix.find_run(declared, spec)
-    experiment, protocol = run.entry.experiment, run.entry.protocol
+    protocol = run.entry.protocol
     device = pick_device(spec["device"])
     data = source.open_data(protocol, root, bool(spec.get("skip_bad")), run.preprocessing)
     files = weights.require(run.weights)
-    key = run.key(data.hash, weights.hashes(run.weights))
+    key = run.key(data.hash, weights.hashes(run.weights), spec.get("stages"))
     if key != spec["key"]:
         raise UserError(
             f"{run.name}: code, declarations or data changed after planning ({spec['key']} is now {key})", "run again"
         )
 
-    index_of = {name: i for i, name in enumerate(protocol.classes)}
-    labels = data.index["label"].map(index_of).to_numpy(np.int64)
+    products = {role: _product(role, stage, spec["stages"][role]) for role, stage in run.stages.items()}
     rows = source.splits_of(data.index, protocol, run.fold)
-    splits = _splits(data, labels, rows, device)
+    steps = loop.steps_per_epoch(len(rows["train"]), int(run.recipe["batch_size"]))
+    if run.checkpoint:
+        rows = {"train": rows["train"][:0], "test": rows["test"]}
+    splits = _splits(data, _labels(data, protocol), rows, device)
 
     torch.manual_seed(run.seed)
-    steps = loop.steps_per_epoch(len(splits["train"]), int(run.recipe["batch_size"]))
     code = _code(run)
-    context = Context(
-        classes=protocol.classes, input_size=int(run.recipe["input_size"]), steps_per_epoch=steps, device=device,
-        precision=run.recipe["precision"], seed=run.seed, weights=files,
-    )  # fmt: skip
-    model = Spec(experiment.id, experiment.backbone, run.pretraining, run.options)
-    method: Method = registry.find("method", experiment.method).load()(model, run.recipe, context)
+    networks = {role: store.run_folder(made["key"]) / store.NETWORK for role, made in products.items()}
+    method = _build(run, {**files, **networks}, steps, device)
     job = loop.Job(
         train=splits["train"], evaluated={name: s for name, s in splits.items() if name != "train"}, recipe=run.recipe,
-        augment=registry.find("augmentation", experiment.augmentation).load(), seed=run.seed, device=device,
+        augment=registry.find("augmentation", run.entry.experiment.augmentation).load(), seed=run.seed, device=device,
         checkpoints=Checkpoints(folder), checkpoint_seconds=float(spec["checkpoint_seconds"]),
-        progress=_reporter(folder, int(run.recipe["epochs"])), stop_requested=stop,
+        progress=_reporter(folder, 1 if run.checkpoint else int(run.recipe["epochs"])), stop_requested=stop,
         code=json.dumps(code, sort_keys=True),
     )  # fmt: skip
-    state = loop.train(method, job)
-    _write_result(run, spec, data, rows["test"], method, job, state, folder)
+    if run.checkpoint:
+        method.load_released(read_state(Path(spec["checkpoint"])))
+        state = loop.evaluate_released(method, job, run.columns)
+    else:
+        state = loop.train(method, job)
+    _write_result(run, spec, data, rows, method, job, state, products, folder)
     job.checkpoints.clear()
 
 
@@ -114,6 +117,42 @@ def pick_device(name: str) -> torch.device:
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = True
     return torch.device(name)
+
+
+def _build(run: matrix.Run, files: dict[str, Path], steps: int, device: torch.device) -> Method:
+    """The run's method on the device; `files` are those of its weights roles."""
+    experiment, protocol = run.entry.experiment, run.entry.protocol
+    context = Context(
+        classes=protocol.classes, input_size=int(run.recipe["input_size"]), steps_per_epoch=steps, device=device,
+        precision=run.recipe["precision"], seed=run.seed, weights=files, restoring=bool(run.checkpoint),
+    )  # fmt: skip
+    model = Spec(experiment.id, experiment.backbone, run.pretraining, run.options)
+    method: Method = registry.find("method", experiment.method).load()(model, run.recipe, context)
+    if method.classifies and not protocol.classes:
+        raise UserError(f"{run.name}: {experiment.method} classifies, {protocol.id} has no classes", "use another one")
+    return method
+
+
+def _product(role: str, stage: matrix.Run, key: str) -> dict[str, str]:
+    """Key of a finished stage, and SHA-256 of its network.
+
+    Raises:
+        UserError: it is not finished, or damaged.
+    """
+    folder = store.find_network(key)
+    if folder is None:
+        raise UserError(f"stage {role} ({stage.entry.id}) is not finished: {store.run_folder(key)}", "run again")
+    return {"key": key, "sha256": store.read_network(folder, store.read_result(folder))}
+
+
+def _labels(data: source.Data, protocol: declare.Protocol) -> np.ndarray:
+    """What each index row is to be answered with: the protocol's targets, else the class; 0 where there are none."""
+    if data.targets is not None:
+        return data.targets
+    if not protocol.classes:
+        return np.zeros(len(data.index), np.int64)
+    index_of = {name: i for i, name in enumerate(protocol.classes)}
+    return data.index["label"].map(index_of).to_numpy(np.int64)  # type: ignore[no-any-return]
 
 
 def _splits(
@@ -153,16 +192,16 @@ def _room(device: torch.device) -> int:
 
 
 def _write_result(
-    run: matrix.Run, spec: dict[str, Any], data: source.Data, test_rows: np.ndarray, method: Method, job: loop.Job,
-    state: loop.State, folder: Path,
+    run: matrix.Run, spec: dict[str, Any], data: source.Data, rows: dict[str, np.ndarray], method: Method,
+    job: loop.Job, state: loop.State, products: dict[str, dict[str, str]], folder: Path,
 ) -> None:  # fmt: skip
     """Predictions first, then weights and manifest, result.json last."""
     from safetensors.torch import save
 
-    test = data.index.iloc[test_rows]
     protocol, experiment = run.entry.protocol, run.entry.experiment
     selections = {}
     for selection, kept in state.kept.items():
+        test = data.index.iloc[rows["test"]]
         about = {
             "run": spec["key"], "entry": run.entry.id, "protocol": protocol.id, "classes": list(protocol.classes),
             "selection": selection, "profile": run.profile, "seed": run.seed, "fold": run.fold,
@@ -173,32 +212,35 @@ def _write_result(
             epochs=tuple(kept["epochs"]), file=path.name, sha256=store.sha256_file(path)
         )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.net.state_dict().items()}
-    about_weights = {"run": spec["key"], "entry": run.entry.id, "classes": json.dumps(protocol.classes)}
-    store.write_bytes(folder / "model.safetensors", save(tensors, about_weights))
+    about_network = {"run": spec["key"], "entry": run.entry.id, "classes": run.outputs or protocol.classes}
+    # one note: safetensors writes several in any order, and the same network is to be the same bytes
+    store.write_bytes(folder / store.NETWORK, save(tensors, {"ferbench": json.dumps(about_network, sort_keys=True)}))
     codes, shown = [json.loads(text) for text in state.codes], _shown(run, data)
     departures = _departures(run, data)
     store.write_json(folder / "manifest.json", {
         "machine": provenance.machine(), "code": codes, "torch_threads": torch.get_num_threads(),
-        "deterministic": job.device.type == "cpu", "weights": weights.hashes(run.weights),
+        "deterministic": job.device.type == "cpu", "weights": weights.hashes(run.weights), "stages": products,
         "data": {
             "hash": data.hash, "images": len(data.index), "skipped": data.skipped, "preprocessing": shown,
             "folder": data.folder, "departures": list(departures),
         },
-        "specification": {**spec, "data_root": ""},
+        "specification": {**spec, "data_root": "", "checkpoint": Path(spec.get("checkpoint", "")).name},
     })  # fmt: skip
     total, trainable = parameter_counts(method.net)
     trained = int(run.recipe["epochs"]) * _steps(job) * int(run.recipe["batch_size"])
+    passed, seconds = (len(rows["test"]), state.seconds) if run.checkpoint else (trained, state.train_seconds)
     result = store.Result(
         run=spec["key"], experiment=experiment.id, method=experiment.method, backbone=experiment.backbone,
         pretraining=run.pretraining, augmentation=experiment.augmentation, options=run.options,
         protocol=protocol.id, classes=protocol.classes, profile=run.profile, synthetic=protocol.synthetic,
         seed=run.seed, fold=run.fold, recipe=run.recipe, selections=selections, history=state.history,
-        seconds=round(state.seconds, 2), images_per_second=round(trained / max(1e-9, state.train_seconds), 2),
+        seconds=round(state.seconds, 2), images_per_second=round(passed / max(1e-9, seconds), 2),
         peak_memory_mb=round(_peak_memory(job.device), 1), parameters=total, trainable_parameters=trainable,
         macs=macs(method.net, int(run.recipe["input_size"])), device=_device_name(job.device),
         versions=codes[-1]["versions"], commit=codes[-1]["commit"], data_hash=data.hash, finished=provenance.now(),
         preprocessing=f"{shown['name']}#{shown['sha256'][:8]}", skipped=len(data.skipped),
-        departures=departures,
+        departures=departures, stages={role: made["key"] for role, made in products.items()}, checkpoint=run.checkpoint,
+        network_sha256=store.sha256_file(folder / store.NETWORK),
     )  # fmt: skip
     store.write_text(folder / "result.json", result.model_dump_json(indent=1) + "\n")
 
@@ -211,12 +253,15 @@ def _shown(run: matrix.Run, data: source.Data) -> dict[str, Any]:
 
 
 def _departures(run: matrix.Run, data: source.Data) -> tuple[str, ...]:
-    """Why a run is not on the published benchmark: its copy, and another preprocessing than the recipe's."""
+    """Why a run is not on the published benchmark: its copy, and other preprocessing or colours than the recipe's."""
     adapter = registry.find("dataset", run.entry.protocol.dataset).load()
     own = "" if adapter.own_data else getattr(adapter, "default_preprocessing", "")
-    if not own or run.asked_preprocessing in ("", own):
-        return data.departures
-    return (*data.departures, f"--preprocessing {run.asked_preprocessing} in place of {own}")
+    found = list(data.departures)
+    if own and run.asked_preprocessing not in ("", own):
+        found.append(f"--preprocessing {run.asked_preprocessing} in place of {own}")
+    if run.asked_colour:
+        found.append(f"--colour {run.asked_colour} in place of the recipe's order")
+    return tuple(found)
 
 
 def _write_predictions(

@@ -33,9 +33,10 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one split and their class indices (N,), on the device.
+    """Images of one split and their labels, on the device.
 
     Attributes:
+        labels: class indices, int64 (N,); of a stage, its protocol's targets, float32 (N, ...).
         images: uint8 (N, H, W) or (N, H, W, 3) on the device, or the file to read them from, batch by batch, where they
             do not fit.
         rows: int64 (N,), where the split's images are in that file.
@@ -89,7 +90,7 @@ class Job:
     """What the loop needs besides the method."""
 
     train: Split
-    evaluated: Mapping[str, Split]  # "test" and, where the protocol has one, "val"
+    evaluated: Mapping[str, Split]  # "test" and, where the protocol has one, "val"; of a stage, maybe neither
     recipe: Mapping[str, Any]
     augment: Callable[[Tensor, torch.Generator], Tensor]
     seed: int
@@ -125,11 +126,11 @@ def train(method: Method, job: Job) -> State:
     """Train from the last checkpoint, or from the start, to the recipe's last epoch.
 
     Returns:
-        The final state: history and, for every selection, test probabilities.
+        The final state: history and, for every selection of a method that classifies, test probabilities.
 
     Raises:
         Interrupted: after writing a checkpoint, when a stop was requested.
-        UserError: when the loss stops being finite.
+        UserError: when a loss, or a measure of a stage, stops being finite.
     """
     state = _resume(method, job)
     epochs, batch = int(job.recipe["epochs"]), int(job.recipe["batch_size"])
@@ -174,20 +175,34 @@ def train(method: Method, job: Job) -> State:
 def _finish_epoch(method: Method, job: Job, state: State, steps: int, epoch_begun: float) -> None:
     """Read the epoch's losses (the one synchronisation), evaluate, and keep what each selection wants."""
     record = {name: float(total) / steps for name, total in state.sums.items()}
-    if not all(np.isfinite(value) for value in record.values()):
-        hint = "lower the learning rate or use precision fp32; --force starts this run anew"
-        raise UserError(f"the training loss is not finite after epoch {state.epoch + 1}: {record}", hint)
+    _refuse_infinite("training loss", record, state.epoch)
     state.train_seconds += time.monotonic() - epoch_begun
     method.train(False)
-    probabilities = {name: evaluate(method, split, job.recipe) for name, split in job.evaluated.items()}
-    for name, split in job.evaluated.items():
-        hits = probabilities[name].argmax(axis=1) == split.labels.cpu().numpy()
-        record[f"{name}_accuracy"] = float(hits.mean())
+    probabilities = {}
+    if method.classifies:
+        for name, split in job.evaluated.items():
+            probabilities[name] = evaluate(method, split, job.recipe)
+            record[f"{name}_accuracy"] = _accuracy(probabilities[name], split)
+    else:
+        for name, split in job.evaluated.items():
+            record |= {f"{name}_{what}": value for what, value in measure(method, split, job.recipe).items()}
+        _refuse_infinite("evaluation", record, state.epoch)
     state.epoch += 1
     state.step, state.sums = 0, {}
     state.history.append({"epoch": state.epoch, **record})
     method.epoch_end(state.epoch, record.get("loss", 0.0), record.get("val_accuracy"))
-    _select(state, probabilities["test"], int(job.recipe["epochs"]), int(job.recipe["last_k"]))
+    if method.classifies:
+        _select(state, probabilities["test"], int(job.recipe["epochs"]), int(job.recipe["last_k"]))
+
+
+def _refuse_infinite(what: str, record: Mapping[str, float], epoch: int) -> None:
+    if not all(np.isfinite(value) for value in record.values()):
+        hint = "lower the learning rate or use precision fp32; --force starts this run anew"
+        raise UserError(f"the {what} is not finite after epoch {epoch + 1}: {dict(record)}", hint)
+
+
+def _accuracy(probabilities: np.ndarray, split: Split) -> float:
+    return float((probabilities.argmax(axis=1) == split.labels.cpu().numpy()).mean())
 
 
 def _select(state: State, probabilities: np.ndarray, epochs: int, last_k: int) -> None:
@@ -207,14 +222,58 @@ def _select(state: State, probabilities: np.ndarray, epochs: int, last_k: int) -
         }  # fmt: skip
 
 
-def evaluate(method: Method, split: Split, recipe: Mapping[str, Any]) -> np.ndarray:
-    """Class probabilities (N, K) float32 of a split, without augmentation and in its own order."""
+def evaluate(
+    method: Method, split: Split, recipe: Mapping[str, Any], passed: Callable[[int], None] = lambda batches: None
+) -> np.ndarray:
+    """Class probabilities (N, K) float32 of a split, without augmentation and in its own order.
+
+    Args:
+        passed: called after every batch with the number of batches so far.
+    """
     parts = []
     with torch.inference_mode():
         for pixels, _ in split.batches(torch.arange(len(split)), EVALUATION_BATCH):
             parts.append(method.predict(prepare(pixels, recipe)).float().softmax(dim=1))
+            passed(len(parts))
     found: np.ndarray = torch.cat(parts).cpu().numpy()
     return found
+
+
+def measure(method: Method, split: Split, recipe: Mapping[str, Any]) -> dict[str, float]:
+    """Means over a split of what a method that does not classify measures, without augmentation."""
+    sums: dict[str, Tensor] = {}
+    with torch.inference_mode():
+        for pixels, targets in split.batches(torch.arange(len(split)), EVALUATION_BATCH):
+            for name, values in method.validate(prepare(pixels, recipe), targets).items():
+                total = values.double().sum()
+                sums[name] = sums[name] + total if name in sums else total
+    return {name: float(total) / len(split) for name, total in sums.items()}
+
+
+def evaluate_released(method: Method, job: Job, columns: Sequence[int] = ()) -> State:
+    """Test probabilities of a network as it is, as selection `released` of epoch 0; nothing is trained.
+
+    Args:
+        columns: for each class the output that stands for it, where their order is another.
+
+    Raises:
+        Interrupted: when a stop was requested; nothing is kept of a part.
+    """
+    split, begun = job.evaluated["test"], time.monotonic()
+
+    def passed(batches: int) -> None:
+        if job.stop_requested():
+            raise Interrupted
+        images = min(batches * EVALUATION_BATCH, len(split))
+        job.progress(0, images, len(split), images / max(1e-9, time.monotonic() - begun))
+
+    method.train(False)
+    passed(0)
+    probabilities = evaluate(method, split, job.recipe, passed)
+    probabilities = probabilities[:, list(columns)] if columns else probabilities
+    kept = {"released": {"epochs": [0], "probabilities": probabilities[None]}}
+    history = [{"epoch": 0.0, "test_accuracy": _accuracy(probabilities, split)}]
+    return State(history=history, kept=kept, seconds=time.monotonic() - begun, codes=[job.code])
 
 
 def prepare(
@@ -228,7 +287,8 @@ def prepare(
     Args:
         pixels: uint8 (B, H, W) grey or (B, H, W, 3) RGB.
         recipe: gives input_size, resize kernel, channel order, mean, std and the memory layout.
-        augment: applied at the stored size; None for evaluation.
+        augment: applied at the stored size; None for evaluation. What it has as `after` is applied to the normalised
+            images (B, 3, S, S).
         generator: source of the augmentation's draws.
 
     Returns:
@@ -247,6 +307,9 @@ def prepare(
         images = images.flip(1)
     mean, std = (_channels(tuple(recipe[name]), images.device) for name in ("mean", "std"))
     images = (images - mean) / std  # grey broadcasts to three channels here
+    after = getattr(augment, "after", None)
+    if after is not None and generator is not None:
+        images = after(images, generator)
     return images.contiguous(memory_format=torch.channels_last) if recipe["channels_last"] else images.contiguous()
 
 

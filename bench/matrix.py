@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,11 @@ class Run:
         entry: experiment and protocol as run (profile quick: the synthetic stand-in).
         recipe: plain values under the profile.
         options: the method's options under the profile.
-        pretraining, weights: the experiment's, unless the profile declares to go without.
+        pretraining, weights: the experiment's, unless the profile declares to go without; external files alone.
+        stages: role -> the run whose network fills it.
+        checkpoint: SHA-256 of a file of weights that is evaluated in place of training; else empty.
+        outputs: the classes in the order of that file's outputs, where it is not the protocol's.
+        asked_colour: the order of colour channels asked for with it in place of the recipe's; empty where none was.
         asked_preprocessing: the profile asked for in place of the recipe's; empty where none was.
     """
 
@@ -35,6 +39,10 @@ class Run:
     pretraining: str
     weights: tuple[str, ...]
     asked_preprocessing: str = ""
+    stages: dict[str, Run] = field(default_factory=dict)
+    checkpoint: str = ""
+    outputs: tuple[str, ...] = ()
+    asked_colour: str = ""
 
     @property
     def name(self) -> str:
@@ -53,12 +61,18 @@ class Run:
         chosen: dict[str, str] = self.recipe["preprocessing"]
         return chosen.get(self.entry.protocol.dataset, "")
 
-    def key(self, data_hash: str, weights: Mapping[str, str]) -> str:
+    @property
+    def columns(self) -> list[int]:
+        """For each of the protocol's classes, the checkpoint's output that stands for it; empty: as they come."""
+        return [self.outputs.index(name) for name in self.entry.protocol.classes] if self.outputs else []
+
+    def key(self, data_hash: str, weights: Mapping[str, str], stages: Mapping[str, str] | None = None) -> str:
         """Content key, 16 hex digits: everything that can change a number, nothing that cannot.
 
         Args:
             data_hash: of the protocol as it lies on disk (names, labels, splits, pixels).
             weights: SHA-256 of each external file, by role.
+            stages: key of each stage, by role.
         """
         experiment, protocol = self.entry.experiment, self.entry.protocol
         parts = {
@@ -78,6 +92,12 @@ class Run:
             "seed": self.seed,
             "fold": self.fold,
         }
+        if stages:
+            parts["stages"] = dict(stages)
+        if self.checkpoint:
+            parts["checkpoint"] = self.checkpoint
+        if self.outputs:
+            parts["outputs"] = list(self.outputs)
         return hashlib.sha256(store.canonical(parts)).hexdigest()[:16]
 
     def source_hashes(self) -> dict[str, str]:
@@ -141,13 +161,28 @@ def runs_of(declared: Declarations, entry: Entry, profile: ProfileName, seeds: I
     recipe = declared.recipe(entry.experiment.recipe)
     options = options_of(declared, entry, profile)
     plain = {name: value for name, value in recipe.values(profile).items() if not name.startswith("method.")}
-    dropped = recipe.override(profile).without_pretraining
-    pretraining, weights = ("none", ()) if dropped else (entry.experiment.pretraining, entry.experiment.weights)
+    override = recipe.override(profile)
+    pretraining = "none" if override.without_pretraining else entry.experiment.pretraining
+    roles = override.roles(entry.experiment.weights)
+    weights = tuple(role for role in roles if role not in declared.stages)
+    stages = {role: stage_run(declared, role, profile) for role in roles if role in declared.stages}
     return [
-        Run(entry, profile, seed, fold, plain, options, pretraining, weights)
+        Run(entry, profile, seed, fold, plain, options, pretraining, weights, stages=stages)
         for seed in seeds
         for fold in range(max(1, entry.protocol.folds))
     ]
+
+
+def stage_run(declared: Declarations, role: str, profile: ProfileName) -> Run:
+    """The run whose network fills a role under a profile.
+
+    There is one for all seeds and folds of the runs that need it, as there is one released file: its seed is 0. Under a
+    profile that its recipe does not declare it is trained as declared.
+    """
+    experiment, _, protocol = declared.stages[role].partition(":")
+    entry = running_entry(declared, experiment, protocol, profile)
+    scaled = profile in declared.recipe(entry.experiment.recipe).profiles
+    return runs_of(declared, entry, profile if scaled else "paper", [0])[0]
 
 
 def with_preprocessing(runs: Iterable[Run], asked: Mapping[str, str]) -> list[Run]:
@@ -173,6 +208,20 @@ def with_preprocessing(runs: Iterable[Run], asked: Mapping[str, str]) -> list[Ru
     return found
 
 
+def of_checkpoint(run: Run, sha256: str, outputs: Sequence[str] = (), colour: str = "") -> Run:
+    """The run that evaluates a file of weights in place of training: it needs no other weights.
+
+    Args:
+        outputs: the classes in the order of the file's outputs; empty: the protocol's order.
+        colour: rgb | bgr, the order of the channels its network gets; empty: the recipe's.
+    """
+    other = tuple(outputs) if tuple(outputs) != run.entry.protocol.classes else ()
+    run = replace(run, checkpoint=sha256, outputs=other, weights=(), stages={})
+    if colour in ("", run.recipe["colour"]):
+        return run
+    return replace(run, recipe={**run.recipe, "colour": colour}, asked_colour=colour)
+
+
 def options_of(declared: Declarations, entry: Entry, profile: ProfileName) -> dict[str, Any]:
     """The method's options: the recipe's `method.*` fields, then the experiment's own, then the profile's."""
     recipe = declared.recipe(entry.experiment.recipe)
@@ -196,14 +245,25 @@ def selected_tables(
 
 
 def specification(
-    run: Run, key: str, data_root: Path | None, device: str, checkpoint_seconds: float, skip_bad: bool = False
-) -> dict[str, Any]:
-    """Everything a job process needs to find its run again."""
-    return {
+    run: Run, key: str, data_root: Path | None, device: str, checkpoint_seconds: float, skip_bad: bool = False,
+    stages: Mapping[str, str] | None = None, checkpoint: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything a job process needs to find its run again.
+
+    Args:
+        stages: key of each stage, by role.
+        checkpoint: the file of weights that is evaluated in place of training.
+    """
+    found: dict[str, Any] = {
         "key": key, "experiment": run.entry.experiment.id, "protocol": run.entry.protocol.id, "profile": run.profile,
         "seed": run.seed, "fold": run.fold, "data_root": str(data_root) if data_root else "", "device": device,
         "checkpoint_seconds": checkpoint_seconds, "skip_bad": skip_bad, "preprocessing": run.asked_preprocessing,
     }  # fmt: skip
+    if stages:
+        found["stages"] = dict(stages)
+    if checkpoint is not None:
+        found |= {"checkpoint": str(checkpoint.resolve()), "outputs": list(run.outputs), "colour": run.asked_colour}
+    return found
 
 
 def find_run(declared: Declarations, spec: dict[str, Any]) -> Run:
@@ -211,4 +271,9 @@ def find_run(declared: Declarations, spec: dict[str, Any]) -> Run:
     entry = declared.entry(f"{spec['experiment']}:{spec['protocol']}")
     run = runs_of(declared, entry, spec["profile"], [spec["seed"]])[int(spec["fold"])]
     asked = spec.get("preprocessing")
-    return with_preprocessing([run], {entry.protocol.dataset: asked})[0] if asked else run
+    if asked:
+        (run,) = with_preprocessing([run], {entry.protocol.dataset: asked})
+    if spec.get("checkpoint"):
+        given = store.sha256_file(Path(spec["checkpoint"]))
+        run = of_checkpoint(run, given, spec.get("outputs", ()), spec.get("colour", ""))
+    return run

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import UserError, unknown
+from bench.weight_files import load_strict
 
 RecipeValues = Mapping[str, Any]
 
@@ -48,6 +49,8 @@ class Context:
     precision: str = "fp32"  # fp32 | bf16
     seed: int = 0
     weights: Mapping[str, Path] = field(default_factory=dict)
+    restoring: bool = False
+    """The network's weights are loaded right after building, so no external file is needed or given."""
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision the recipe asks for; a no-op for fp32."""
@@ -83,12 +86,13 @@ class Method:
         raise NotImplementedError
 
     def load_released(self, state: Mapping[str, Tensor]) -> None:
-        """Take the weights of a checkpoint that the method's authors released, names as they released them.
+        """Take weights that were trained elsewhere: of another run of ours; a method that knows how its authors name
+        theirs takes those too.
 
         Raises:
             UserError: some tensor has no place or some place no tensor; names them.
         """
-        raise UserError("this method knows no released checkpoint format", "train it instead")
+        load_strict(self.net, state, "the checkpoint")
 
     def epoch_end(self, epoch: int, train_loss: float, val_accuracy: float | None) -> None:
         """Called after each epoch's evaluation; schedules that follow a metric live here."""

@@ -25,16 +25,20 @@ PATIENCE_SECONDS = 60.0  # for a job to write its checkpoint when it is asked to
 
 @dataclass(frozen=True)
 class Task:
-    """One run to execute: its key, how messages call it, and its specification."""
+    """One run to execute: its key, how messages call it, its specification, and the keys of tasks it waits for.
+
+    Keys in `after` that are no task of the queue are taken as done.
+    """
 
     key: str
     name: str
     specification: dict[str, Any]
+    after: tuple[str, ...] = ()
 
 
 @dataclass
 class Outcome:
-    """How a task ended: `done` or `failed` (see `error`)."""
+    """How a task ended: `done` or `failed` (see `error`); one whose stage failed never began."""
 
     task: Task
     status: str
@@ -74,12 +78,14 @@ class Local:
         try:
             while waiting or self._running:
                 for slot in range(self.slots):
-                    if slot not in self._running and waiting:
-                        self._start(slot, waiting.pop(0))
+                    if slot not in self._running and (task := self._next(waiting)):
+                        self._start(slot, task)
                 for outcome in self._reap():
-                    outcomes.append(outcome)
-                    self.ended(outcome)
-                    if self.fail_fast and outcome.status == "failed":
+                    failed = outcome.status == "failed"
+                    for told in (outcome, *(_dependents(outcome, waiting) if failed else ())):
+                        outcomes.append(told)
+                        self.ended(told)
+                    if self.fail_fast and failed:
                         waiting.clear()
                 self.report(
                     [(job.task, _progress(job.task)) for job in self._running.values()], len(outcomes), len(tasks)
@@ -88,6 +94,16 @@ class Local:
         finally:
             self._stop()
         return outcomes
+
+    def _next(self, waiting: list[Task]) -> Task | None:
+        """Take out the first task that waits for none of the others; None when all of them wait."""
+        unfinished = {task.key for task in waiting} | {job.task.key for job in self._running.values()}
+        ready = next((task for task in waiting if unfinished.isdisjoint(task.after)), None)
+        if ready is not None:
+            waiting.remove(ready)
+        elif waiting and not self._running:
+            raise ValueError(f"tasks wait for each other: {', '.join(task.name for task in waiting)}")
+        return ready
 
     def _start(self, slot: int, task: Task) -> None:
         folder = store.run_folder(task.key)
@@ -130,6 +146,16 @@ class Local:
                 job.process.kill()
                 job.process.wait()
         self._running.clear()
+
+
+def _dependents(failed: Outcome, waiting: list[Task]) -> list[Outcome]:
+    """Take out the tasks that wait for a failed one, and those that wait for them: they failed too."""
+    causes = {failed.task.key: failed}
+    while task := next((task for task in waiting if not causes.keys().isdisjoint(task.after)), None):
+        cause = next(causes[key] for key in task.after if key in causes)
+        causes[task.key] = Outcome(task, "failed", 0.0, f"stage {cause.task.name} failed: {cause.error}")
+        waiting.remove(task)
+    return list(causes.values())[1:]
 
 
 def cores() -> int:

@@ -35,6 +35,7 @@ class Override(Declared):
     fields: dict[str, Any] = {}
     options: dict[str, Any] = {}
     without_pretraining: bool = False  # a scaled-down network cannot load full-size weights
+    instead: dict[str, str] = {}  # role of a file -> role of the stage whose product takes its place
 
     @field_validator("fields")
     @classmethod
@@ -42,6 +43,12 @@ class Override(Declared):
         for name, value in fields.items():
             check_field(name, value)
         return fields
+
+    def roles(self, weights: tuple[str, ...]) -> tuple[str, ...]:
+        """The roles needed under this profile in place of an experiment's `weights`."""
+        if self.without_pretraining:
+            return tuple(self.instead[role] for role in weights if role in self.instead)
+        return tuple(self.instead.get(role, role) for role in weights)
 
 
 class Recipe(Declared):

@@ -65,6 +65,7 @@ class Kind(StrEnum):
     SHORTENED = "not compared"
     SYNTHETIC = "not comparable"
     CITED = "cited"
+    EXTRA = "extra"  # a row that the paper does not print: a number of ours, no verdict
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ A run folder `<cache>/runs/<key>/` holds
     result.json                     the typed record below; written last, so its presence means "done"
     predictions-<selection>.parquet name, label, epoch, p_<class>...: the only source of metrics
     manifest.json                   where, when and with what it was made
-    model.safetensors               weights after the last epoch
+    model.safetensors               weights after the last epoch; of a stage, its product
     checkpoint-a / checkpoint-b     only while running (bench/checkpoints.py)
     error.txt                       traceback of the last failure
 Runs on real data are also kept, without weights, under `<results>/runs/<key>/`.
@@ -25,9 +25,11 @@ from typing import IO, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.declare import SELECTIONS as SELECTIONS
+from bench.declare import TRAINED_SELECTIONS as TRAINED_SELECTIONS
 from bench.errors import UserError
 
 SCHEMA_VERSION = 1
+NETWORK = "model.safetensors"
 CHECKPOINT_SLOTS = ("checkpoint-a", "checkpoint-b")
 
 
@@ -40,13 +42,17 @@ class Selected(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: tuple[int, ...]  # 1-based
+    epochs: tuple[int, ...]  # 1-based; 0 for weights that were trained elsewhere
     file: str
     sha256: str
 
 
 class Result(BaseModel):
-    """result.json, schema version 1. Times are seconds, memory is MiB, rates are training images per second."""
+    """result.json, schema version 1. Times are seconds, memory is MiB, rates are training images per second.
+
+    A stage that does not classify has no selections. Where weights trained elsewhere were evaluated, the recipe's
+    training took no part: `seconds` and `images_per_second` are those of the evaluation, the one epoch is 0.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -80,6 +86,9 @@ class Result(BaseModel):
     finished: str
     preprocessing: str = ""  # "name#hash" of all that was done to the images; manifest.json has the settings
     skipped: int = 0  # images, or rows of label files, left out with --skip-bad
+    stages: dict[str, str] = {}  # role -> key of the run whose network filled it
+    checkpoint: str = ""  # SHA-256 of the weights that were evaluated in place of training
+    network_sha256: str = ""  # of model.safetensors; empty where an earlier version wrote it
     departures: tuple[str, ...] = ()  # why what was trained on is not the published benchmark, in words
 
 
@@ -175,8 +184,17 @@ def find_result(key: str, results: Path) -> Path | None:
     return next((folder for folder in _folders(key, results) if (folder / "result.json").is_file()), None)
 
 
-def set_aside_damaged(key: str, results: Path) -> list[str]:
+def find_network(key: str) -> Path | None:
+    """The folder in the cache that holds the finished run `key` with its network; None when either is not there."""
+    folder = run_folder(key)
+    return folder if all((folder / name).is_file() for name in ("result.json", NETWORK)) else None
+
+
+def set_aside_damaged(key: str, results: Path, network: bool = False) -> list[str]:
     """Check every file of a finished run against its hash; a damaged copy no longer counts as done.
+
+    Args:
+        network: also check the network in the cache, which other runs need; a run without predictions is its network.
 
     Returns:
         What was found wrong, one message for each damaged copy; empty when all is well.
@@ -186,11 +204,28 @@ def set_aside_damaged(key: str, results: Path) -> list[str]:
         if not (folder / "result.json").is_file():
             continue
         try:
-            read_result(folder, verify=True)
+            result = read_result(folder, verify=True)
+            if folder == run_folder(key) and (network or not result.selections):
+                read_network(folder, result)
         except UserError as error:
             wrong.append(error.message)
             os.replace(folder / "result.json", folder / "result.damaged.json")
     return wrong
+
+
+def read_network(folder: Path, result: Result) -> str:
+    """SHA-256 of a finished run's network.
+
+    Raises:
+        UserError: it is not what the run wrote; names the file.
+    """
+    file = folder / NETWORK
+    if not file.is_file():
+        raise UserError(f"{file}: missing", "run again: it is trained again")
+    found = sha256_file(file)
+    if found != result.network_sha256:
+        raise UserError(f"{file}: damaged (SHA-256 differs from result.json)", "run again: it is trained again")
+    return found
 
 
 def _folders(key: str, results: Path) -> tuple[Path, Path]:

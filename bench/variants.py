@@ -29,7 +29,9 @@ def reported_on(
         raise UserError(message, f"known there: {', '.join(have)}" if have else "none has any")
     return [
         table.answering(
-            f"{table.id}@{variant}", [claim_on(declared, claim, variant, profile) for claim in table.claims()]
+            f"{table.id}@{variant}",
+            [claim_on(declared, claim, variant, profile) for claim in table.claims()],
+            [claim_on(declared, claim, variant, profile) for claim in table.extra_claims()],
         )
         for table in found
     ]

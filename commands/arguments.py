@@ -39,6 +39,22 @@ def add_variant(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> No
     )
 
 
+def add_checkpoint(parser: argparse._ArgumentGroup) -> None:
+    """`--checkpoint` and what goes with it."""
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", default="", help="evaluate these weights on the tables' own rows; train nothing"
+    )
+    parser.add_argument(
+        "--checkpoint-classes",
+        metavar="A,B,C",
+        default="",
+        help="its classes, first output first (default: as the publishers of each dataset number them)",
+    )
+    parser.add_argument(
+        "--colour", choices=("rgb", "bgr"), default="", help="channel order of its input (default: the recipe's)"
+    )
+
+
 def tables_asked(
     declared: declare.Declarations, args: argparse.Namespace, everything: bool, profile: declare.ProfileName
 ) -> list[declare.Table]:

@@ -60,8 +60,8 @@ def _refuse_table_words(args: argparse.Namespace) -> None:
     """What chooses or draws tables has no meaning here; leaving it out silently would mislead."""
     if args.table or args.paper or args.all:
         raise UserError("--experiment runs without a table", "give either --experiment and --protocol, or tables")
-    for name in ("dataset", "method", "backbone", "variant", "figures"):
-        if getattr(args, name):
+    for name in ("dataset", "method", "backbone", "variant", "figures", "extra"):
+        if getattr(args, name) not in ("", False, [], "auto"):
             raise UserError(f"--{name} is for tables", "with --experiment, name the protocols themselves (--protocol)")
     if args.format != "md":
         raise UserError("--format is for tables", "runs.csv and per_class.csv in --results hold the numbers")
@@ -105,6 +105,10 @@ def _report(
         if not done:
             print(f"\n{one.name}: no result")
             continue
+        if not store.read_result(done[0][1]).selections:
+            for line in _stage_lines(one, done):
+                print(line)
+            continue
         names = _names(one, root, args)
         selection = _selection(done, args.selection)
         for line in _entry_lines(one, done, selection, names):
@@ -117,6 +121,16 @@ def _report(
             print(f"\n{first.experiment} ({selection}) and {second.experiment} ({other}) on {first.protocol.id}:")
             for line in paired_lines(right, right_too, pairs=len(pairs)):
                 print(f"  {line}")
+
+
+def _stage_lines(one: Asked, done: Done) -> list[str]:
+    """What runs of a stage that does not classify measured in their last epoch, and where their networks are."""
+    lines = ["", f"## {one.name}, profile {done[0][0].profile}"]
+    for run, folder in done:
+        measured = store.read_result(folder).history[-1]
+        values = ", ".join(f"{name} {value:.4g}" for name, value in measured.items() if name != "epoch")
+        lines += [f"  {run.name}, epoch {measured['epoch']:.0f}: {values}", f"  network: {folder / store.NETWORK}"]
+    return lines
 
 
 def _names(one: Asked, root: Path | None, args: argparse.Namespace) -> set[str] | None:

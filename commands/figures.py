@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import declare, matrix, plan, registry, store
 from bench.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from bench.figure import Faces
+
+LOOKED_AT = 32  # faces classified at a time in search of an example
 
 
 def figures_of(declared: declare.Declarations, tables: Sequence[declare.Table]) -> list[declare.Figure]:
@@ -32,7 +40,7 @@ def figure_runs(
 
 def draw_figures(
     declared: declare.Declarations, figures: Sequence[declare.Figure], profile: declare.ProfileName, results: Path,
-    root: Path | None, seed: int, preprocessing: Mapping[str, str],
+    root: Path | None, seed: int, preprocessing: Mapping[str, str], device: str,
 ) -> None:  # fmt: skip
     """Draw what can be drawn into <results>/figures/; say for each figure where it is or why it is not."""
     for figure in figures:
@@ -47,7 +55,7 @@ def draw_figures(
             continue
         try:
             path = _confusion(figure, planned, results) if figure.draw == "confusion" else _drawn_by_method(
-                figure, planned, results, root
+                figure, planned, results, root, device
             )  # fmt: skip
             print(f"{figure.id}: {path}")
         except (UserError, FileNotFoundError) as error:
@@ -67,35 +75,107 @@ def _confusion(figure: declare.Figure, planned: Sequence[plan.Planned], results:
     files = [results / "confusion" / f"{p.key}-test-best.csv" for p in planned]
     pairs = [read_confusion(file) for file in files]
     protocol = planned[0].run.entry.protocol
-    title = f"{next(iter(figure.experiments))} on {protocol.id}, test-best"
     total = sum(pair[1] for pair in pairs)
+    about = f"{protocol.id}, {int(total.sum()):,} test images, profile {planned[0].run.profile}, test-best"
+    title = f"{next(iter(figure.experiments))} on {about}"
     path = _path(figure, planned, results)
     store.write_bytes(path, confusion.png(pairs[0][0], total, title, protocol.synthetic))
     return path
 
 
-def _drawn_by_method(figure: declare.Figure, planned: Sequence[plan.Planned], results: Path, root: Path | None) -> Path:
-    """A method's own figure over its trained networks, on the first test image of the figure's class."""
+def _drawn_by_method(
+    figure: declare.Figure, planned: Sequence[plan.Planned], results: Path, root: Path | None, device: str
+) -> Path:
+    """A method's own figure over its trained networks, on the test images that the figure's declaration asks for."""
+    draw = registry.find("figure", figure.draw).load()
+    firsts = dict(zip(figure.experiments, _one_each(planned), strict=True))
+    nets = {title: _trained(p, device) for title, p in firsts.items()}
+    faces = _test_faces({title: p.run for title, p in firsts.items()}, root)
+    path = _path(figure, planned, results)
+    draw(nets, faces if figure.faces == "all-test" else _examples(nets, faces, figure.expression), path)
+    return path
+
+
+def _test_faces(runs: Mapping[str, matrix.Run], root: Path | None) -> Faces:
+    """The test images of the runs' protocol, each run's input made by its own recipe."""
     import numpy as np
     import torch
 
-    from bench.data.source import open_data
+    from bench.data.pixel_file import Mapped
+    from bench.data.source import open_data, splits_of
+    from bench.figure import Faces
     from bench.loop import prepare
 
-    draw = registry.find("figure", figure.draw).load()
-    first = planned[0].run
-    data = open_data(first.entry.protocol, root, preprocessing=first.preprocessing)
-    index = data.index
-    held_out = index["fold"] == 0 if first.entry.protocol.folds else index["split"] == "test"
-    shown = np.flatnonzero((held_out & (index["label"] == figure.expression)).to_numpy())
-    if not len(shown):
-        raise UserError(f"no test image of class '{figure.expression}' in {first.entry.protocol.id}")
-    pixels = torch.from_numpy(np.ascontiguousarray(data.pixels[data.rows[shown[:1]]]))
-    mark = " (SYNTHETIC)" if first.entry.protocol.synthetic else ""
-    nets = {title + mark: _trained(p) for title, p in zip(figure.experiments, _one_each(planned), strict=True)}
-    path = _path(figure, planned, results)
-    draw(nets, prepare(pixels, first.recipe), pixels, path)
-    return path
+    first = next(iter(runs.values()))
+    protocol = first.entry.protocol
+    opened = {name: open_data(protocol, root, preprocessing=name) for name in {r.preprocessing for r in runs.values()}}
+    tests = {name: splits_of(data.index, protocol, first.fold)["test"] for name, data in opened.items()}
+    names = {tuple(data.index["name"].iloc[tests[name]]) for name, data in opened.items()}
+    if len(names) > 1:
+        raise UserError(f"the preprocessings {', '.join(opened)} leave different test images of {protocol.id}")
+
+    def pixels(preprocessing: str, at: np.ndarray) -> torch.Tensor:
+        data = opened[preprocessing]
+        assert isinstance(data.pixels, Mapped)
+        return torch.from_numpy(data.pixels.file.read(data.rows[tests[preprocessing][at]]))
+
+    shown = opened[first.preprocessing].index["label"].iloc[tests[first.preprocessing]]
+    return Faces(
+        protocol.classes,
+        shown.map({name: i for i, name in enumerate(protocol.classes)}).to_numpy(np.int64),
+        pixels=lambda at: pixels(first.preprocessing, at),
+        inputs=lambda title, at: prepare(pixels(runs[title].preprocessing, at), runs[title].recipe),
+        caption=_caption(runs, len(shown)),
+        synthetic=protocol.synthetic,
+    )
+
+
+def _caption(runs: Mapping[str, matrix.Run], images: int) -> str:
+    """What every picture says: experiments, where they were tested, under which profile, with which weights."""
+    first = next(iter(runs.values()))
+    protocol = first.entry.protocol
+    titles = ", ".join(f"{title}: {run.entry.experiment.id}" for title, run in runs.items())
+    fold = f", fold {first.fold + 1} of {protocol.folds}" if protocol.folds else ""
+    about = f"{protocol.id}{fold}, {images:,} test images, profile {first.profile}, seed {first.seed}"
+    return f"{titles}. {about}, weights of the last epoch."
+
+
+def _examples(nets: Mapping[str, Any], faces: Faces, expression: str) -> Faces:
+    """One test face of a class, or of every class where `expression` is empty.
+
+    Raises:
+        UserError: no test image of some class.
+    """
+    import numpy as np
+
+    wanted = [expression] if expression else list(faces.classes)
+    found = [_example(nets, faces, name) for name in wanted]
+    wrong = [name for name, (_, right) in zip(wanted, found, strict=True) if not right]
+    who = "the network" if len(nets) == 1 else "every network"
+    said = f"Faces: the first test image of its class that {who} gets right"
+    said += f"; none of {', '.join(wrong)} is, so its first." if wrong else "."
+    return faces.only(np.asarray([position for position, _ in found]), said)
+
+
+def _example(nets: Mapping[str, Any], faces: Faces, name: str) -> tuple[int, bool]:
+    """The first face of a class that every network classifies correctly, else the first; and whether they all do."""
+    import numpy as np
+    import torch
+
+    label = faces.classes.index(name)
+    of_class = np.flatnonzero(faces.labels == label)
+    if not len(of_class):
+        raise UserError(f"no test image of class '{name}'")
+    for start in range(0, len(of_class), LOOKED_AT):
+        places = of_class[start : start + LOOKED_AT]
+        right = np.ones(len(places), bool)
+        for title, net in nets.items():
+            with torch.inference_mode():
+                logits = net(faces.inputs(title, places).to(next(net.parameters()).device))
+            right &= (logits.argmax(1) == label).cpu().numpy()
+        if right.any():
+            return int(places[right.argmax()]), True
+    return int(of_class[0]), False
 
 
 def _one_each(planned: Sequence[plan.Planned]) -> list[plan.Planned]:
@@ -103,20 +183,20 @@ def _one_each(planned: Sequence[plan.Planned]) -> list[plan.Planned]:
     return list({p.run.entry.experiment.id: p for p in reversed(planned)}.values())[::-1]
 
 
-def _trained(planned: plan.Planned) -> Any:
-    """A run's network with the weights of its last epoch, in evaluation mode on the CPU."""
-    import torch
-    from safetensors.torch import load_file
-
+def _trained(planned: plan.Planned, device: str) -> Any:
+    """A run's network with the weights of its last epoch, in evaluation mode on the device."""
+    from bench.job import pick_device
     from bench.method import Context, Spec
+    from bench.weight_files import load_strict, read_state
 
     file = store.run_folder(planned.key) / "model.safetensors"
     if not file.is_file():
         raise UserError(f"{file}: no weights", "run again with --force: kept reference runs carry predictions only")
     run = planned.run
     experiment = run.entry.experiment
-    context = Context(run.entry.protocol.classes, int(run.recipe["input_size"]), 1, torch.device("cpu"))
+    place = pick_device(device)
+    context = Context(run.entry.protocol.classes, int(run.recipe["input_size"]), 1, place, restoring=True)
     spec = Spec(experiment.id, experiment.backbone, "none", run.options)
     net = registry.find("method", experiment.method).load()(spec, run.recipe, context).net
-    net.load_state_dict(load_file(file))
-    return net.eval()
+    load_strict(net, read_state(file), str(file))
+    return net.to(place).eval()

@@ -41,12 +41,13 @@ def _tables(declared: declare.Declarations, root: Path | None) -> None:
     for table in declared.tables.values():
         own = [claim for claim in table.claims() if claim.experiment]
         runs = matrix.expand(declared, own, "paper", [0])
-        real = sum(planner.blocker(run.entry, run.weights) is None for run in runs)
+        real = sum(planner.stop(run) is None for run in runs)
         quick = matrix.expand(declared, own, "quick", [0])
-        faces = sum(planner.blocker(run.entry, run.weights) is None for run in quick)
+        faces = sum(planner.stop(run) is None for run in quick)
         numbers = f"{len(own)} own of {len(table.claims())} numbers"
+        numbers += f" + {len(table.extra)} rows" if table.extra else ""
         here = f"runs here: real {real}/{len(runs)}, synthetic {faces}/{len(quick)}"
-        print(f"  {table.id:18} {numbers:26} {here}  {table.title}")
+        print(f"  {table.id:18} {numbers:30} {here}  {table.title}")
 
 
 def _methods(declared: declare.Declarations, root: Path | None) -> None:

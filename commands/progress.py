@@ -55,7 +55,7 @@ class Progress:
         mark = {"done": "done", "failed": "FAILED"}[outcome.status]
         self._clear()
         print(
-            f"{mark}: {outcome.task.name} after {duration(outcome.seconds)}"
+            f"{mark}: {outcome.task.name} {f'after {duration(outcome.seconds)}' if outcome.seconds else '(not run)'}"
             + (f": {outcome.error}" if outcome.error else ""),
             flush=True,
         )

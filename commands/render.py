@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import declare, matrix, plan, store
+from bench import declare, extra, matrix, plan, store
 from bench.collect import CLASS_COLUMNS, RUN_COLUMNS, collect, kept_folders
 from bench.data.source import data_root
 from bench.errors import UserError
@@ -37,6 +37,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--selection", choices=store.SELECTIONS, help="compare this selection instead of each table's own"
     )
     parser.add_argument("--format", choices=("md", "latex", "html", "csv"), default="md", help="what to print")
+    parser.add_argument(
+        "--extra",
+        choices=("auto", "all"),
+        default="auto",
+        help="rows that the paper does not print: auto (those with results) or all",
+    )
     parser.add_argument("--quiet", action="store_true", help="write files, print only the summary")
     parser.add_argument("--data-root", help="folder holding the datasets (else FERBENCH_DATA)")
     parser.add_argument("--results", default="results", help="folder of results (default: results)")
@@ -55,14 +61,16 @@ def main(args: argparse.Namespace) -> int:
     if root and profile != "quick":
         for problem in collect(kept_folders(results), results, declared, root):
             print(f"warning: {problem}", file=sys.stderr)
-    draw(declared, tables, profile, results, seeds, args.selection, shown, root=root)
+    extras = extra.asked(declared, tables, profile, "all" if args.extra == "all" else "none")
+    draw(declared, tables, profile, results, seeds, args.selection, shown, root=root, extras=extras)
     return 0
 
 
 def draw(
     declared: declare.Declarations, tables: Sequence[declare.Table], profile: declare.ProfileName, results: Path,
     seeds: Sequence[int], selection: str | None, format: str, *,
-    planned: Sequence[Planned] = (), root: Path | None = None,
+    planned: Sequence[Planned] = (), root: Path | None = None, extras: Sequence[declare.Claim] = (),
+    only: Collection[str] | None = None, blocked: Mapping[tuple[str, str], str] | None = None,
 ) -> None:  # fmt: skip
     """Compare, write <results>/tables/ and print.
 
@@ -72,6 +80,9 @@ def draw(
         seeds: seeds wanted.
         format: what to print; empty prints the summary alone.
         planned: the plan at hand, for the reasons of blocked cells; made here when empty.
+        extras: cells of rows that no paper prints to list even where they have no result.
+        only: show these runs alone.
+        blocked: (experiment, claimed protocol) -> why it has no result, where nothing was trained; made here when None.
     """
     import pandas as pd
 
@@ -79,6 +90,7 @@ def draw(
     from tables.render.results import Results
 
     runs = _read(pd, results / "runs.csv")
+    runs = runs if only is None else runs[runs["run"].isin(list(only))]
     measured = Results(runs, _read(pd, results / "per_class.csv"), results / "confusion")
     settings = compare.Settings(
         seeds=len(seeds),
@@ -87,9 +99,10 @@ def draw(
         folds={protocol.id: protocol.folds for protocol in declared.protocols.values()},
         stand_ins={protocol.id: protocol.stand_in for protocol in declared.protocols.values()},
         parameters=None,
-        blocked=_blocked(declared, tables, profile, planned, root),
-        deviations=_deviations(declared, tables, profile),
+        blocked=_blocked(declared, tables, extras, profile, planned, root) if blocked is None else blocked,
+        deviations=_deviations(declared, tables, profile) if blocked is None else {},
         correct=_answers(results),
+        asked=frozenset(claim.cell for claim in extras),
     )
     comparisons = [compare.compare(table, measured, settings) for table in tables]
     folder = results / "tables"
@@ -112,22 +125,23 @@ def _read(pd: Any, path: Path) -> Any:
 
 
 def _blocked(
-    declared: declare.Declarations, tables: Sequence[declare.Table], profile: declare.ProfileName,
-    planned: Sequence[Planned], root: Path | None,
+    declared: declare.Declarations, tables: Sequence[declare.Table], extras: Sequence[declare.Claim],
+    profile: declare.ProfileName, planned: Sequence[Planned], root: Path | None,
 ) -> dict[tuple[str, str], str]:  # fmt: skip
     """(experiment, claimed protocol) -> why it cannot run here and how to unblock it."""
     stopped = {(p.run.entry.experiment.id, p.run.entry.protocol.id): p for p in planned if p.status == "blocked"}
     planner = plan.Planner(root)
     found = {}
-    for claim in (claim for table in tables for claim in table.claims() if claim.experiment):
+    claims = [claim for table in tables for claim in table.claims() if claim.experiment]
+    for claim in (*claims, *extras):
         entry = matrix.running_entry(declared, claim.experiment, claim.protocol, profile)
-        roles = (
-            matrix.runs_of(declared, entry, profile, [0])[0].weights
-            if matrix.has_profile(declared, claim, profile)
-            else ()
-        )
         known = stopped.get((claim.experiment, entry.protocol.id))
-        stop = UserError(known.reason, known.unblock) if known else planner.blocker(entry, roles)
+        if known:
+            stop: UserError | None = UserError(known.reason, known.unblock)
+        elif matrix.has_profile(declared, claim, profile):
+            stop = planner.stop(matrix.runs_of(declared, entry, profile, [0])[0])
+        else:
+            stop = planner.blocker(entry, ())
         scored = declared.protocol(matrix.scored_protocol(declared, claim, profile))
         if stop is None and scored.subset_of:
             stop = planner.blocker(declare.Entry(experiment=entry.experiment, protocol=scored), ())
@@ -143,7 +157,7 @@ def _deviations(
     """(experiment, claimed protocol) -> recipe fields that are our choice, neither paper nor code."""
     found = {}
     for table in tables:
-        for claim in table.claims():
+        for claim in (*table.claims(), *table.extra_claims()):
             if claim.experiment:
                 recipe = declared.recipe(declared.experiment(claim.experiment).recipe)
                 found[claim.experiment, claim.protocol] = sum(f.source == "choice" for f in recipe.fields.values())
@@ -171,7 +185,7 @@ def _answers(results: Path) -> Any:
 def _confusions(declared: declare.Declarations, comparisons: Sequence[Any], results: Path) -> None:
     """Draw the confusion matrix of each compared run that has none yet."""
     wanted = {
-        (row["run"], cell.selection): (cell, row) for c in comparisons for cell in c.cells.values() for row in cell.runs
+        (row["run"], cell.selection): (cell, row) for c in comparisons for cell in c.all_cells for row in cell.runs
     }
     for (run, selection), (cell, row) in wanted.items():
         source = results / "confusion" / f"{run}-{selection}.csv"

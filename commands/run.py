@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import declare, matrix, plan, store
+from bench import declare, extra, matrix, plan, store
 from bench.collect import collect
 from bench.data.source import data_root
 from bench.errors import UserError, unknown
 from bench.plan import Planned
 from bench.queue import Local, Outcome, Task, cores
 from commands import render
-from commands.arguments import add_variant, count, device, seed, tables_asked
+from commands.arguments import add_checkpoint, add_variant, count, device, seed, tables_asked
 from commands.figures import draw_figures, figure_runs, figures_of
 from commands.progress import Progress, duration
 
@@ -37,7 +36,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--method", nargs="+", default=[], help="only these methods")
     what.add_argument("--backbone", nargs="+", default=[], help="only these backbones")
     add_variant(what)
+    what.add_argument(
+        "--extra",
+        choices=extra.MODES,
+        default="auto",
+        help="rows that the paper does not print: auto (fallbacks for rows that lack a weights file), all, none",
+    )
     what.add_argument("--seeds", nargs="+", type=seed, help="seeds to run (default: 0 1 2 for profile paper, else 0)")
+    add_checkpoint(what)
     how = parser.add_argument_group("how")
     how.add_argument(
         "--profile",
@@ -80,6 +86,12 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("nothing asked for", "name a table (--table fervt-table11), a paper (--paper fervt) or --all")
     root = data_root(args.data_root)
     declared = declare.load(root)
+    if args.checkpoint:
+        from commands import checkpoint
+
+        return checkpoint.main(declared, args, root)
+    if args.checkpoint_classes or args.colour:
+        raise UserError("--checkpoint-classes and --colour are for --checkpoint", "a recipe has its own colour order")
     profile = args.profile or ("paper" if root else "quick")
     tables = [] if args.experiment else tables_asked(declared, args, args.all, profile)
     seeds = list(dict.fromkeys(args.seeds or ([0, 1, 2] if profile == "paper" else [0])))
@@ -92,20 +104,26 @@ def main(args: argparse.Namespace) -> int:
         return experiment.main(declared, args, root, profile, seeds, results)
     figures = figures_of(declared, tables) if args.figures else []
     asked = asked_preprocessing(args)
-    runs = matrix.with_preprocessing(wanted_runs(declared, args, tables, figures, profile, seeds), asked)
+    extras = extra_cells(declared, args, tables, profile)
+    claims = [claim for table in tables for claim in table.claims()] + extras
+    runs = matrix.with_preprocessing(wanted_runs(declared, args, claims, figures, profile, seeds), asked)
     planned = plan.plan(runs, root, results, args.force, args.skip_bad)
     if not args.plan:
         planned = recheck(planned, root, results, args)
     print_plan(planned, detailed=args.plan)
-    unanswered = print_unanswered(declared, args, tables, profile, root)
+    print_extra(tables, extras)
+    unanswered = print_unanswered(declared, args, claims, profile, root)
     blocked = bool(unanswered) or any(p.status == "blocked" for p in planned)
     if args.plan:
         return BLOCKED if blocked else DONE
     planned, failed = carry_out(planned, declared, root, results, args)
     # a shortened recipe asks for no seeds of its own; the table stands for the paper's profile
     shown = [0, 1, 2] if profile == "short" else seeds
-    render.draw(declared, tables, profile, results, shown, args.selection, args.format, planned=planned, root=root)
-    draw_figures(declared, figures, profile, results, root, seeds[0], asked)
+    render.draw(
+        declared, tables, profile, results, shown, args.selection, args.format, planned=planned, root=root,
+        extras=extras,
+    )  # fmt: skip
+    draw_figures(declared, figures, profile, results, root, seeds[0], asked, args.device)
     return FAILED if failed else BLOCKED if blocked else DONE
 
 
@@ -119,7 +137,7 @@ def carry_out(
     """
     keyed, broken = prepare_data(planned, root, results, args)
     # runs whose data had to be read first may turn out to be cached: those have not been checked yet
-    planned = keyed if keyed is planned else recheck(keyed, root, results, args)
+    planned = keyed if keyed is planned else recheck(keyed, root, results, args, broken)
     outcomes = execute(planned, root, results, args) if any(p.status == "runnable" for p in planned) else []
     folders = [store.find_result(p.key, results) for p in planned if p.key]
     problems = collect([folder for folder in folders if folder is not None], results, declared, root)
@@ -138,12 +156,21 @@ def asked_preprocessing(args: argparse.Namespace) -> dict[str, str]:
     return by_dataset(args.preprocessing)
 
 
-def wanted_runs(
+def extra_cells(
     declared: declare.Declarations, args: argparse.Namespace, tables: Sequence[declare.Table],
+    profile: declare.ProfileName,
+) -> list[declare.Claim]:  # fmt: skip
+    """The cells of rows that no paper prints which --extra and the filters ask for."""
+    found = extra.asked(declared, tables, profile, args.extra)
+    return [c for c in found if passes(args, matrix.running_entry(declared, c.experiment, c.protocol, profile))]
+
+
+def wanted_runs(
+    declared: declare.Declarations, args: argparse.Namespace, claims: Sequence[declare.Claim],
     figures: Sequence[declare.Figure], profile: declare.ProfileName, seeds: Sequence[int],
 ) -> list[matrix.Run]:  # fmt: skip
-    """The unique runs behind the tables and figures that pass the filters."""
-    runs = matrix.expand(declared, [claim for table in tables for claim in table.claims()], profile, seeds)
+    """The unique runs behind the claims and figures that pass the filters."""
+    runs = matrix.expand(declared, claims, profile, seeds)
     runs += figure_runs(declared, figures, profile, seeds[0])
     unique = list({run.identity: run for run in runs}.values())
     passing = filtered(declared, args, unique)
@@ -152,16 +179,22 @@ def wanted_runs(
     return passing
 
 
-def recheck(planned: list[Planned], root: Path | None, results: Path, args: argparse.Namespace) -> list[Planned]:
+def recheck(
+    planned: list[Planned], root: Path | None, results: Path, args: argparse.Namespace,
+    broken: plan.Broken | None = None,
+) -> list[Planned]:  # fmt: skip
     """Check the files of cached runs against their hashes; a damaged run is named and planned again."""
-    wrong = [text for p in planned if p.status == "cached" for text in store.set_aside_damaged(p.key, results)]
+    needed = {stage.key for p in planned if p.status == "runnable" for stage in p.stages.values()}
+    cached = [p.key for p in planned if p.status == "cached"]
+    wrong = [text for key in cached for text in store.set_aside_damaged(key, results, network=key in needed)]
     for text in wrong:
         print(f"warning: {text}; set aside", file=sys.stderr)
-    if not wrong:
-        return planned
-    found = plan.plan([p.run for p in planned], root, results, args.force, args.skip_bad)
-    again = {p.run.identity: p for p in found}
-    return [again[p.run.identity] if p.status == "cached" else p for p in planned]
+    return plan.plan(_asked(planned), root, results, args.force, args.skip_bad, broken) if wrong else planned
+
+
+def _asked(planned: Sequence[Planned]) -> list[matrix.Run]:
+    """The runs without the stages that are there for them."""
+    return [p.run for p in planned if not p.only_stage]
 
 
 def filtered(declared: declare.Declarations, args: argparse.Namespace, runs: list[matrix.Run]) -> list[matrix.Run]:
@@ -193,16 +226,19 @@ def passes(args: argparse.Namespace, entry: declare.Entry) -> bool:
 def print_plan(planned: Sequence[Planned], detailed: bool) -> None:
     """One line of totals; with `detailed`, one line for every run and one for every way to unblock."""
     count = {status: sum(p.status == status for p in planned) for status in ("cached", "runnable", "blocked")}
+    stages = sum(p.only_stage for p in planned)
+    total = f"{len(planned)} runs" + (f", {stages} of them for other runs to build on" if stages else "")
     known = [p.seconds for p in planned if p.status == "runnable" and p.seconds is not None]
     time = f", about {duration(sum(known))}" if known else ""
     if len(known) < count["runnable"]:
         time += f" ({count['runnable'] - len(known)} of unknown time: nothing like them has run here)"
     counted = f"{count['cached']} cached, {count['runnable']} runnable{time}, {count['blocked']} blocked"
-    print(f"plan: {len(planned)} runs: {counted}")
+    print(f"plan: {total}: {counted}")
     if detailed:
         for p in planned:
-            note = p.reason or (f"about {duration(p.seconds)}" if p.seconds else "")
-            print(f"  {p.status:8}  {p.run.name}{'  ' + p.key if p.key else ''}{'  ' + note if note else ''}")
+            notes = [p.key, p.status if p.only_stage else "", p.reason]
+            notes += [f"about {duration(p.seconds)}" if p.seconds and not p.reason else ""]
+            print("  ".join([f"  {'stage' if p.only_stage else p.status:8}", p.run.name, *filter(None, notes)]))
     changed = sum(p.status == "cached" and bool(p.reason) for p in planned)
     if changed and not detailed:
         print(f"  {changed} cached runs were made by other code of the same version: --plan says which")
@@ -214,14 +250,23 @@ def print_plan(planned: Sequence[Planned], detailed: bool) -> None:
         print(f"  blocked ({runs} runs): {reason}" + (f"\n    -> {unblock}" if unblock else ""))
 
 
+def print_extra(tables: Sequence[declare.Table], extras: Sequence[declare.Claim]) -> None:
+    """One line for each table with the rows asked for that its paper does not print."""
+    for table in tables:
+        asked = {claim.row for claim in extras if claim.table == table.id}
+        titles = [row.title for row in table.extra if row.id in asked]
+        if titles:
+            print(f"  not in the paper's {table.id} (--extra none leaves them out): {'; '.join(titles)}")
+
+
 def print_unanswered(
-    declared: declare.Declarations, args: argparse.Namespace, tables: Sequence[declare.Table],
+    declared: declare.Declarations, args: argparse.Namespace, claims: Sequence[declare.Claim],
     profile: declare.ProfileName, root: Path | None,
 ) -> int:  # fmt: skip
     """Cells that no run can answer here: lists of a subset, a method to count, a profile a recipe lacks."""
     planner = plan.Planner(root)
     reasons: dict[tuple[str, str], int] = {}
-    for claim in (claim for table in tables for claim in table.claims() if claim.experiment):
+    for claim in (claim for claim in claims if claim.experiment):
         if not passes(args, matrix.running_entry(declared, claim.experiment, claim.protocol, profile)):
             continue
         scored = declared.protocol(matrix.scored_protocol(declared, claim, profile))
@@ -242,19 +287,19 @@ def print_unanswered(
 
 def prepare_data(
     planned: list[Planned], root: Path | None, results: Path, args: argparse.Namespace
-) -> tuple[list[Planned], list[str]]:
+) -> tuple[list[Planned], plan.Broken]:
     """Decode (or render) what the runnable runs need and do not have cached; then every run has its key.
 
     Returns:
-        The plan, and the protocols whose data is broken: their runs are blocked, the others go on.
+        The plan, and the data that is broken: what needs it is blocked, the others go on.
     """
     runnable = {_data_of(p.run): p for p in planned if p.status == "runnable"}
-    unread = {data: p.run.entry.protocol for data, p in runnable.items() if not p.key}
+    unread = {data: p.run.entry.protocol for data, p in runnable.items() if not p.data_hash}
     for data, p in runnable.items():
         if data not in unread and not p.run.entry.protocol.synthetic:
             print(f"using {_named(*data)}{_copy_of(p.run, root, args.skip_bad)}")
     if not unread:
-        return planned, []
+        return planned, {}
     from bench.data.source import open_data
 
     broken: dict[tuple[str, str], UserError] = {}
@@ -273,8 +318,7 @@ def prepare_data(
                 print(f"{len(data.skipped):,} skipped in {name}: its results are not the benchmark's", file=sys.stderr)
             for reason in data.departures:
                 print(f"not the benchmark: {name}: {reason}", file=sys.stderr)
-    again = plan.plan([p.run for p in planned], root, results, args.force, args.skip_bad)
-    return [_broken(p, broken.get(_data_of(p.run))) for p in again], [name for name, _ in broken]
+    return plan.plan(_asked(planned), root, results, args.force, args.skip_bad, broken), broken
 
 
 def _data_of(run: matrix.Run) -> tuple[str, str]:
@@ -301,24 +345,22 @@ def _copy_of(run: matrix.Run, root: Path | None, skip_bad: bool) -> str:
     return f" from {used.root}" + (f" ({several})" if copies else "")
 
 
-def _broken(planned: Planned, error: UserError | None) -> Planned:
-    if error is None:
-        return planned
-    return dataclasses.replace(planned, status="blocked", key="", reason=error.message, unblock=error.hint)
-
-
 def execute(planned: Sequence[Planned], root: Path | None, results: Path, args: argparse.Namespace) -> list[Outcome]:
     """Run what is runnable in the local queue."""
     tasks = []
-    # the longest first, so that no slot idles at the end; those of unknown time in declared order before them
-    for p in sorted(planned, key=lambda p: math.inf if p.seconds is None else p.seconds, reverse=True):
+    needed = {stage.key for p in planned if p.status == "runnable" for stage in p.stages.values()}
+    # first what others wait for, then the longest, so that no slot idles at the end; those of unknown time before them
+    order = {p.key: (p.key in needed, math.inf if p.seconds is None else p.seconds) for p in planned}
+    for p in sorted(planned, key=lambda p: order[p.key], reverse=True):
         if p.status == "runnable":
-            if args.force:
+            if args.force and not p.only_stage:
                 start_anew(p.key, results)
+            stages = {role: stage.key for role, stage in p.stages.items()}
             specification = matrix.specification(
-                p.run, p.key, root, args.device, args.checkpoint_seconds, args.skip_bad
-            )
-            tasks.append(Task(p.key, p.run.name, specification))
+                p.run, p.key, root, args.device, args.checkpoint_seconds, args.skip_bad, stages,
+                Path(args.checkpoint) if p.run.checkpoint else None,
+            )  # fmt: skip
+            tasks.append(Task(p.key, p.run.name, specification, tuple(stages.values())))
     devices, slots = _devices(args, planned)
     progress = Progress(len(tasks))
     print(f"running {len(tasks)} on {', '.join(devices)}, {slots} at a time", flush=True)
@@ -344,5 +386,5 @@ def _devices(args: argparse.Namespace, planned: Sequence[Planned]) -> tuple[list
             return devices, args.jobs or len(devices)
     if args.device.startswith("cuda"):
         return [args.device], args.jobs or 1
-    quick = all(p.run.profile == "quick" for p in planned if p.status == "runnable")
+    quick = all(p.run.profile == "quick" for p in planned if p.status == "runnable" and not p.only_stage)
     return ["cpu"], args.jobs or (min(cores(), 8) if quick else 1)

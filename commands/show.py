@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
         if args.variant:
             claim = variants.claim_on(declared, claim, args.variant, args.profile)
         facts["claim"] = {
-            "cell": claim.cell, "printed": f"{claim.printed}{claim.unit}", "metric": claim.metric,
+            "cell": claim.cell, **_printed(table, claim), "metric": claim.metric,
             "paper": declared.papers[table.paper].title, "where": table.where,
             "compared with": f"{table.compare}. {table.compare_why}".strip(),
             **{name: text for name, text in (("cited from", claim.cited), ("differs", claim.differs)) if text},
@@ -46,6 +46,20 @@ def main(args: argparse.Namespace) -> int:
     else:
         _print(facts)
     return 0
+
+
+def _printed(table: declare.Table, claim: declare.Claim) -> dict[str, str]:
+    """The paper's number; for a row of ours, the one it stands for, and why it is there."""
+    if not claim.instead_of:
+        return {"printed": f"{claim.printed}{claim.unit}"}
+    (row,) = (row for row in table.extra if row.id == claim.row)
+    stood_for = f"{table.id}/{claim.instead_of}/{claim.column}"
+    unasked = "where that row lacks a weights file, or " * (row.run == "fallback")
+    return {
+        "printed": f"not printed in the paper; instead of {stood_for} ({claim.printed}{claim.unit})",
+        "why": row.why,
+        "runs": f"{unasked}with --extra all",
+    }
 
 
 def _entry_facts(
@@ -64,7 +78,7 @@ def _entry_facts(
     experiment, protocol = entry.experiment, declared.protocol(scored)
     recipe = declared.recipe(experiment.recipe)
     run = matrix.runs_of(declared, entry, args.profile, [args.seed])[0]
-    (planned,) = plan.plan([run], data_root(args.data_root), store.results_folder(args.results, args.profile))
+    planned = plan.plan([run], data_root(args.data_root), store.results_folder(args.results, args.profile))[-1]
     status = {"status": planned.status, "key": planned.key or "known once the data has been read"}
     if planned.reason:
         status |= {"why": planned.reason, "unblock": planned.unblock}
@@ -72,8 +86,9 @@ def _entry_facts(
         "entry": {
             "id": entry.id, "method": experiment.method, "backbone": experiment.backbone,
             "pretraining": experiment.pretraining, "augmentation": experiment.augmentation, "options": run.options,
-            "weights": list(experiment.weights), "note": experiment.note,
+            "weights": list(run.weights), "note": experiment.note,
         },
+        **({"stages": _stages(run, planned)} if run.stages else {}),
         "protocol": {
             "id": protocol.id, "title": protocol.title, "classes": list(protocol.classes), "rule": protocol.rule,
             "counts": protocol.counts, "class counts": protocol.class_counts, "folds": protocol.folds,
@@ -85,6 +100,15 @@ def _entry_facts(
         "run": {**status, "profile": args.profile, "seed": args.seed, "folds": max(1, entry.protocol.folds)},
         "results": _results(store.results_folder(args.results, args.profile), experiment.id, scored),
     }  # fmt: skip
+
+
+def _stages(run: matrix.Run, planned: plan.Planned) -> dict[str, dict[str, str]]:
+    """Role -> the entry whose network fills it, and the key under which that is at hand."""
+    made = {role: stage.key for role, stage in planned.stages.items() if stage.status == "cached"}
+    return {
+        role: {"entry": stage.entry.id, "profile": stage.profile, "key": made.get(role, "not made yet")}
+        for role, stage in run.stages.items()
+    }
 
 
 def _recipe_facts(recipe: declare.Recipe, profile: declare.ProfileName) -> dict[str, dict[str, Any]]:
@@ -126,7 +150,7 @@ def _size(run: matrix.Run) -> dict[str, Any]:
 
     from bench.method import Context, Spec, macs, parameter_counts
 
-    context = Context(run.entry.protocol.classes, int(run.recipe["input_size"]), 1, torch.device("cpu"))
+    context = Context(run.entry.protocol.classes, int(run.recipe["input_size"]), 1, torch.device("cpu"), restoring=True)
     model = Spec(experiment.id, experiment.backbone, "none", run.options)
     method = registry.find("method", experiment.method).load()(model, {**run.recipe, "channels_last": False}, context)
     total, trainable = parameter_counts(method.net)
@@ -154,6 +178,8 @@ def _print(facts: dict[str, Any]) -> None:
             if section == "recipe" and name == "fields":
                 for field, about in value.items():
                     print(f"  {field:24} {about['value']!s:24} {about['source']:14} {about['why']}")
+            elif section == "stages":
+                print(f"  {name:24} {value['entry']} [{value['profile']}]  {value['key']}")
             elif value not in ("", [], {}, None):
                 print(f"  {name:16} {_text(value)}")
 

@@ -191,7 +191,7 @@ def test_a_table_from_nothing_then_from_the_cache(
     assert "done: tiny:tiny-4 seed 0 [quick]" in first
     assert "Ours" in first
     rows = collect.read_rows(tmp_path / "results" / "quick" / "runs.csv")
-    assert {row["selection"] for row in rows} == set(store.SELECTIONS)
+    assert {row["selection"] for row in rows} == set(store.TRAINED_SELECTIONS)
     finished = (cached_folder(tiny) / "result.json").stat().st_mtime_ns
     assert table("--table", "tiny-table1") == 0
     again = capsys.readouterr().out

@@ -11,7 +11,8 @@ import torch
 import yaml
 
 import run_all
-from bench.declare import Experiment, Recipe
+from bench import declare
+from bench.declare import Experiment, Recipe, Table
 from bench.method import Context, Spec, Supervised
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,7 +24,7 @@ def blocks(document: str, language: str) -> list[str]:
 
 
 def test_the_example_method_of_contributing_trains_with_its_example_recipe() -> None:
-    (code,), (declared,) = blocks("CONTRIBUTING.md", "python"), blocks("CONTRIBUTING.md", "yaml")
+    (code,), (declared, _) = blocks("CONTRIBUTING.md", "python"), blocks("CONTRIBUTING.md", "yaml")
     namespace: dict[str, object] = {}
     exec(compile(code, "CONTRIBUTING.md", "exec"), namespace)
     data = yaml.safe_load(declared)
@@ -36,6 +37,17 @@ def test_the_example_method_of_contributing_trains_with_its_example_recipe() -> 
     losses = method.update(torch.randn(4, 3, 48, 48), torch.tensor([0, 1, 0, 1]))
     assert torch.isfinite(losses["loss"])
     assert method.predict(torch.randn(4, 3, 48, 48)).shape == (4, 2)
+
+
+def test_the_example_row_of_contributing_stands_in_its_table() -> None:
+    table = declare.load().table("fervt-table11").model_dump()
+    added = yaml.safe_load(blocks("CONTRIBUTING.md", "yaml")[1])
+    (claim,) = Table.model_validate({**table, **added}).extra_claims()
+    assert (claim.cell, claim.experiment, claim.protocol) == (
+        "fervt-table11/mine/ferplus",
+        "mine",
+        "ferplus-8@majority",
+    )
 
 
 def commands() -> list[str]:

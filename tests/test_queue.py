@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,60 @@ def test_an_error_in_the_queue_leaves_no_job_behind() -> None:
     with pytest.raises(ValueError, match="no terminal"):
         Local(report=report).run([task("a", seconds=30)])
     assert (store.run_folder("a") / "checkpoint-a").exists()
+
+
+# ------------------------------------------------------------------------------------------ tasks that wait for others
+
+
+def after(task: Task, *keys: str) -> Task:
+    return replace(task, after=keys)
+
+
+def begun(key: str) -> float:
+    return float((store.run_folder(key) / "begun").read_text())
+
+
+def test_a_task_waits_for_those_it_names_while_others_go_on() -> None:
+    tasks = [after(task("c"), "b"), after(task("b"), "a"), task("a", seconds=0.3), task("x"), after(task("y"), "gone")]
+    outcomes = Local(2).run(tasks)
+    assert statuses(outcomes) == dict.fromkeys("abcxy", "done")
+    ended = [outcome.task.key for outcome in outcomes]
+    assert ended.index("a") < ended.index("b") < ended.index("c")
+    assert begun("x") < begun("b")
+    assert begun("y") < begun("b")  # what it waits for is no task: it was done before
+
+
+def test_a_failure_fails_all_that_waits_for_it_without_running_it() -> None:
+    seen: list[Outcome] = []
+    tasks = [after(task("d"), "b", "c"), after(task("c"), "b"), after(task("b"), "a"), task("a", "fail"), task("x")]
+    outcomes = Local(1, ended=seen.append).run(tasks)
+    assert statuses(outcomes) == {"a": "failed", "b": "failed", "c": "failed", "d": "failed", "x": "done"}
+    assert seen == outcomes
+    errors = {outcome.task.key: outcome.error for outcome in outcomes}
+    assert errors["b"].startswith("stage run a failed: RuntimeError: it broke (traceback: ")
+    assert errors["c"].startswith("stage run b failed: stage run a failed: ")
+    assert "run a failed" in errors["d"]
+    assert not any((store.run_folder(key) / "begun").exists() for key in "bcd")
+    assert [outcome.seconds for outcome in outcomes if outcome.task.key in "bcd"] == [0.0] * 3
+
+
+def test_fail_fast_leaves_nothing_waiting() -> None:
+    outcomes = Local(1, fail_fast=True).run(
+        [task("a", "fail"), after(task("b"), "a"), task("x"), after(task("y"), "x")]
+    )
+    assert statuses(outcomes) == {"a": "failed", "b": "failed"}
+
+
+def test_tasks_that_wait_for_each_other_are_an_error() -> None:
+    with pytest.raises(ValueError, match="wait for each other: run a, run b"):
+        Local().run([after(task("a"), "b"), after(task("b"), "a"), task("x")])
+    assert (store.run_folder("x") / "result.json").exists()
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_control_c_begins_nothing_that_waits() -> None:
+    interrupt_when((store.run_folder("a") / "begun").exists)
+    with pytest.raises(KeyboardInterrupt):
+        Local(2).run([task("a", seconds=30), after(task("b"), "a")])
+    assert (store.run_folder("a") / "checkpoint-a").exists()
+    assert not (store.run_folder("b") / "begun").exists()

@@ -333,7 +333,7 @@ def test_what_a_run_leaves(tiny: Any, whole: dict[str, bytes], job_server: Serve
     assert not {"error.txt", "checkpoint-a", "checkpoint-b"} & names
     result = store.read_result(folder, verify=True)
     assert len(result.history) == 3
-    assert set(result.selections) == set(store.SELECTIONS)
+    assert set(result.selections) == set(store.TRAINED_SELECTIONS)
     assert result.synthetic
     for selection, selected in result.selections.items():
         table = pq.read_table(io.BytesIO(whole[selected.file]))

@@ -1,7 +1,8 @@
 """Batched augmentation on the device, with a random draw for every image.
 
 torchvision's v2 transforms draw once per call, so a whole batch would share one flip; here each image has its own.
-Inputs and outputs are float (B, C, H, W) in [0, 1]; `generator` lives on the images' device.
+Inputs and outputs are float (B, C, H, W) in [0, 1]; `generator` lives on the images' device. An augmentation may have
+an attribute `after`, called in the same way on the resized and normalised images (B, 3, S, S).
 """
 
 from __future__ import annotations
@@ -68,6 +69,26 @@ def erase(images: Tensor, generator: torch.Generator, probability: float, area: 
     return torch.where(hole, torch.full_like(images, 0.5), images)
 
 
+def erase_to_mean(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Random erasing of normalised images, in the geometry of torchvision's `RandomErasing(p=0.5, scale=(0.02, 0.1))`.
+
+    With probability one half a rectangle of whole pixels, 2 to 10 % of the area and 0.3 to 3.3 times as high as wide,
+    is set to zero: the mean. torchvision draws again where a rectangle does not fit; none of these is too large.
+    """
+    count, _, height, width = images.shape
+    area = uniform(count, 0.02, 0.1, images, generator) * (height * width)
+    aspect = torch.exp(uniform(count, math.log(0.3), math.log(3.3), images, generator))
+    tall, wide = torch.sqrt(area * aspect).round(), torch.sqrt(area / aspect).round()
+    top = (uniform(count, 0, 1, images, generator) * (height - tall + 1)).floor()
+    left = (uniform(count, 0, 1, images, generator) * (width - wide + 1)).floor()
+    chosen = uniform(count, 0, 1, images, generator) < 0.5
+    rows = torch.arange(height, device=images.device)[None, :]
+    columns = torch.arange(width, device=images.device)[None, :]
+    inside_rows = (rows >= top[:, None]) & (rows < (top + tall)[:, None]) & chosen[:, None]
+    inside_columns = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
+    return images.masked_fill(inside_rows[:, None, :, None] & inside_columns[:, None, None, :], 0.0)
+
+
 def jitter(images: Tensor, generator: torch.Generator, brightness: float, contrast: float) -> Tensor:
     """Scale brightness and contrast of each image by its own factors in [1 - x, 1 + x]."""
     count = images.shape[0]
@@ -93,3 +114,23 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
 def fervt_common(images: Tensor, generator: torch.Generator) -> Tensor:
     """FER-VT says "common" techniques (section 4.2.2); our reading: flip, 10 degrees, 8 % shift, 10 % zoom."""
     return affine(images, generator, flip=0.5, rotation=10.0, shift=0.08, scale=(0.9, 1.1))
+
+
+@augmentation("poster-code", version=1)
+def poster_code(images: Tensor, generator: torch.Generator) -> Tensor:
+    """POSTER's released code: noise for a quarter of the images, flip for half, random erasing after normalisation.
+
+    The code first applies, with probability one half, either a flip or the noise, and later a flip with probability one
+    half, which leaves of the first flip nothing that could be told. The noise has variance 30 in units of 1/255; the
+    result is clipped and cut to whole units, so it is also half a unit darker. Every stored channel has noise of its
+    own: an image stored as one grey plane gets the same noise in all three channels of the network's input.
+    """
+    count = images.shape[0]
+    noise = torch.randn(images.shape, generator=generator, device=images.device) * math.sqrt(30)
+    noisy = (images * 255 + noise).clamp_(0, 255).floor_() / 255
+    chosen, mirrored = (uniform(count, 0, 1, images, generator)[:, None, None, None] for _ in range(2))
+    images = torch.where(chosen < 0.25, noisy, images)
+    return torch.where(mirrored < 0.5, images.flip(-1), images)
+
+
+poster_code.after = erase_to_mean  # type: ignore[attr-defined]

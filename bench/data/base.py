@@ -189,6 +189,14 @@ class Dataset(ABC):
         """What is used of an image as `read` gave it: the face, where a picture shows more."""
         return image
 
+    def targets(self, kind: str, names: Sequence[str]) -> np.ndarray:
+        """What a stage learns in place of class labels: float32 (N, ...), a row for each name (see `Protocol.targets`).
+
+        Raises:
+            UserError: the dataset has no targets of this kind.
+        """
+        raise UserError(f"{self.protocol.dataset} has no targets '{kind}'", "leave `targets` out of the protocol")
+
     def splits(self) -> list[str]:
         """The split of every image in `names()` before any label rule; empty where there is no fixed split."""
         return []

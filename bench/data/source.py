@@ -29,11 +29,12 @@ class Data:
         index: name, label, split, ... with a fresh RangeIndex.
         pixels: uint8 memory map of the whole dataset, (N, H, W) or (N, H, W, 3).
         rows: position of each index row in `pixels`.
-        hash: over names, labels, splits and pixels; part of every run's key.
+        hash: over names, labels, splits, pixels and, where there are some, targets; part of every run's key.
         skipped: image, or file and row -> why it was left out (only where that was asked for).
         preprocessing: name and settings of the profile that made the pixels; empty where they are as published.
         departures: why this copy is not the published one; empty where it is.
         folder: name of the copy's folder, without the path to it; empty where images are made.
+        targets: float32 (N, ...), for each index row what a stage learns; None where that is the class label.
     """
 
     index: pd.DataFrame
@@ -44,6 +45,7 @@ class Data:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     departures: tuple[str, ...] = ()
     folder: str = ""
+    targets: np.ndarray | None = None
 
 
 def data_root(configured: str | None) -> Path | None:
@@ -170,10 +172,11 @@ def open_data(
     skipped = dataset.skipped | {name: pixels.bad[name] for name in index["name"][unreadable]}
     index = index[~unreadable].reset_index(drop=True)
     _refuse_empty(index, protocol, len(skipped))
-    digest = _hash(index, pixels.sha256, sorted(skipped))
+    targets = dataset.targets(protocol.targets, index["name"].tolist()) if protocol.targets else None
+    digest = _hash(index, pixels.sha256, sorted(skipped), targets)
     found = Data(
         index, pixels.array, pixels.rows(index["name"].tolist()), digest, skipped, describe(dataset),
-        tuple(dataset.departures()), os.path.basename(os.path.abspath(dataset.root)) if dataset.root else "",
+        tuple(dataset.departures()), os.path.basename(os.path.abspath(dataset.root)) if dataset.root else "", targets,
     )  # fmt: skip
     path = _manifest_path(protocol, dataset)
     store.write_json(path, {"hash": found.hash, "train": training_counts(index, protocol)})
@@ -230,17 +233,23 @@ def _refuse_empty(index: pd.DataFrame, protocol: Protocol, skipped: int) -> None
                 raise UserError(message, "restore the images; `data verify` lists what is wrong")
 
 
-def _hash(index: pd.DataFrame, pixels_sha256: str, skipped: Sequence[str] = ()) -> str:
+def _hash(
+    index: pd.DataFrame, pixels_sha256: str, skipped: Sequence[str] = (), targets: np.ndarray | None = None
+) -> str:
     columns = [column for column in ("name", "label", "split", "fold") if column in index]
     lines = sorted("\t".join(map(str, row)) for row in index[columns].itertuples(index=False))
     # a run that skipped something is another run than one on a copy that has no such rows
-    return hashlib.sha256("\n".join([*lines, pixels_sha256, *skipped]).encode()).hexdigest()[:16]
+    digest = hashlib.sha256("\n".join([*lines, pixels_sha256, *skipped]).encode())
+    if targets is not None:  # in the order of names, as the lines are; protocols without targets keep their hashes
+        digest.update(targets[index["name"].argsort(kind="stable").to_numpy()].tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _manifest_path(protocol: Protocol, dataset: Dataset) -> Path:
     # the adapter's version and the protocol's own declaration decide what an index holds; notes and the like do not
     version = registry.find("dataset", protocol.dataset).version
-    declared = protocol.model_dump(exclude={"title", "notes", "access", "variants", "stand_in"})
+    unread = {"title", "notes", "access", "variants", "stand_in"} | (set() if protocol.targets else {"targets"})
+    declared = protocol.model_dump(exclude=unread)
     text = store.canonical([declared, version, dataset.fingerprint(), dataset.skip_bad, dict(dataset.decode)])
     name = f"{protocol.id.replace('/', '_')}-{hashlib.sha256(text).hexdigest()[:12]}.json"
     return store.cache_root() / "manifests" / name

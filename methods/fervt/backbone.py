@@ -13,7 +13,8 @@ import torch
 from timm.models.resnet import BasicBlock, Bottleneck, make_blocks
 from torch import Tensor, nn
 
-from bench.errors import UserError, unknown
+from bench.errors import unknown
+from bench.weight_files import load_strict, read_state
 from methods.fervt.convolution import use_small_map_convolutions
 from methods.fervt.initialise import kaiming
 
@@ -82,26 +83,4 @@ class Backbone(nn.Module):
         Raises:
             UserError: if any other parameter is missing, left over or of another shape.
         """
-        state = {name: value for name, value in read_state(path).items() if not name.startswith("fc.")}
-        try:
-            missing, unexpected = self.load_state_dict(state, strict=False)
-        except RuntimeError as error:
-            raise UserError(f"{path}: {error}", "give the weights of the entry's own backbone") from None
-        # Files older than PyTorch 0.4.1 lack BatchNorm's batch counters, which nothing reads.
-        missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-        if missing or unexpected:
-            problem = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which the backbone does not"
-            count = len(missing) + len(unexpected)
-            raise UserError(f"{path}: {problem} ({count} names differ)", "give the weights of the entry's own backbone")
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a safetensors or PyTorch file; nothing in it is executed."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such weights file", "give the path of an existing file")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return state.get("state_dict", state)
+        load_strict(self, read_state(path), str(path), ignore=("fc.",))

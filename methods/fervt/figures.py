@@ -6,13 +6,15 @@ the stem and of the second and third layer, which we read as conv1, conv2_x and 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from bench.figure import Faces, write
 from bench.registry import figure
 from methods.fervt.backbone import MAPS
 from methods.fervt.model import FERVT
@@ -22,17 +24,17 @@ COUNT, COLUMNS = 18, 6
 
 
 @figure("feature-maps", version=1)
-def feature_maps(nets: Mapping[str, FERVT], images: Tensor, pixels: Tensor, path: Path) -> None:
+def feature_maps(nets: Mapping[str, FERVT], faces: Faces, path: Path) -> None:
     """Draw a row per layer and a column per model, the maps as grey mosaics scaled one by one.
 
     Args:
         nets: models by title, in the order of the columns; left in evaluation mode.
-        images: float (1, 3, S, S), the models' normalised input.
-        pixels: uint8 (1, H, W) or (1, H, W, 3), the same image as stored; shown beside the maps.
+        faces: the first one is shown, beside the maps.
         path: the PNG to write.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _draw(pixels[0], {title: _maps(net, images) for title, net in nets.items()}, path)
+    first = np.zeros(1, np.int64)
+    maps = {title: _maps(net, faces.inputs(title, first)) for title, net in nets.items()}
+    write(_draw(faces.pixels(first)[0], maps), faces, path)
 
 
 @torch.no_grad()
@@ -53,7 +55,7 @@ def mosaic(maps: Tensor) -> Tensor:
     return cells.permute(0, 2, 1, 3).flatten(2, 3).flatten(0, 1)
 
 
-def _draw(image: Tensor, columns: Mapping[str, Sequence[Tensor]], path: Path) -> None:
+def _draw(image: Tensor, columns: Mapping[str, Sequence[Tensor]]) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2.2 + 4.2 * len(columns), 2.6 * len(SHOWN)), layout="constrained")
@@ -67,6 +69,4 @@ def _draw(image: Tensor, columns: Mapping[str, Sequence[Tensor]], path: Path) ->
         for row, (name, maps) in enumerate(zip(SHOWN, layers, strict=True)):
             axes[row, column].imshow(mosaic(maps).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axes[row, column].set_title(f"{title}: {name}", fontsize=9)
-    unfinished = path.with_name(f".{path.name}")
-    figure.savefig(unfinished, format="png", dpi=120)
-    os.replace(unfinished, path)
+    return figure

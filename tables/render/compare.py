@@ -30,6 +30,7 @@ class Settings:
     blocked: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (experiment, protocol) -> why and what to do
     deviations: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (experiment, protocol) -> count
     correct: Correct | None = None  # per-image answers, for the paired test within a column
+    asked: frozenset[str] = frozenset()  # cells of extra rows to list even where they have no result
 
     def __post_init__(self) -> None:
         if "quick" in self.profiles and len(self.profiles) > 1:
@@ -69,12 +70,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One table, compared. `cells` by (row id, column id), in the order the paper prints them."""
+    """One table, compared. `cells` by (row id, column id), in the order the paper prints them.
+
+    `extra` holds the cells of rows of ours that it does not print: never judged, and shown apart.
+    """
 
     table: Table
     cells: Mapping[tuple[str, str], Cell]
     selection: str
     settings: Settings
+    extra: Mapping[tuple[str, str], Cell] = field(default_factory=dict)
+
+    @property
+    def all_cells(self) -> tuple[Cell, ...]:
+        """The paper's cells, then those of extra rows."""
+        return (*self.cells.values(), *self.extra.values())
 
     @property
     def counted(self) -> bool:
@@ -96,7 +106,14 @@ def compare(table: Table, results: Results, settings: Settings) -> Comparison:
     cells = {(claim.row, claim.column): _cell(claim, results, settings, selection) for claim in table.claims()}
     if settings.correct and not settings.synthetic:
         cells = _mark_indistinguishable(cells, settings.correct)
-    return Comparison(table, cells, selection, settings)
+    return Comparison(table, cells, selection, settings, _extra_cells(table, results, settings, selection))
+
+
+def command(table_id: str, profile: str, more: str = "") -> str:
+    """The command line that runs a table, whose id may name a variant."""
+    table, _, variant = table_id.partition("@")
+    words = [f"--table {table}", variant and f"--variant {variant}", f"--profile {profile}", more]
+    return " ".join(["python run_all.py", *filter(None, words)])
 
 
 # ----------------------------------------------------------------------------------------------------------- one cell
@@ -130,9 +147,8 @@ def _why_nothing(claim: Claim, results: Results, settings: Settings, selection: 
     blocked = settings.blocked.get((claim.experiment, claim.protocol))
     if blocked:
         return Judgement(Kind.BLOCKED, blocked)
-    table, _, variant = claim.table.partition("@")
-    words = f"--table {table} --variant {variant}" if variant else f"--table {table}"
-    return Judgement(Kind.NOT_RUN, f"python run_all.py {words} --profile {settings.profiles[0]}")
+    more = "--extra all" if claim.instead_of else ""
+    return Judgement(Kind.NOT_RUN, command(claim.table, settings.profiles[0], more))
 
 
 def _parameter_cell(claim: Claim, settings: Settings, selection: str) -> Cell:
@@ -231,6 +247,33 @@ def _partial(judgement: Judgement, text: str) -> Judgement:
     return replace(judgement, kind=Kind.PARTIAL, reason=text)
 
 
+# ---------------------------------------------------------------------------------------- rows the paper does not print
+def _extra_cells(table: Table, results: Results, settings: Settings, selection: str) -> dict[tuple[str, str], Cell]:
+    """Cells of the rows that the paper does not print: those that were run, and those asked for."""
+    return {
+        (claim.row, claim.column): _unjudged(_cell(claim, results, settings, selection))
+        for claim in table.extra_claims()
+        if claim.cell in settings.asked or _was_run(claim, results, settings)
+    }
+
+
+def _was_run(claim: Claim, results: Results, settings: Settings) -> bool:
+    keys = (
+        Key(claim.experiment, _protocol(claim, settings, profile), profile, selection)
+        for profile in settings.profiles
+        for selection in SELECTIONS
+    )
+    return any(results.seeds(key) for key in keys)
+
+
+def _unjudged(cell: Cell) -> Cell:
+    """A cell with a number of ours and nothing it could be compared with."""
+    if cell.ours is None:
+        return cell
+    kind = Kind.SYNTHETIC if cell.synthetic else Kind.EXTRA
+    return replace(cell, judgement=replace(cell.judgement, kind=kind, reason="", delta=None, detectable=None))
+
+
 # -------------------------------------------------------------------------------------------- paired test in a column
 def _mark_indistinguishable(cells: Mapping[tuple[str, str], Cell], correct: Correct) -> dict[tuple[str, str], Cell]:
     """Mark with ≈ the best own accuracy of each column and those that McNemar's exact test cannot tell from it.
@@ -277,10 +320,9 @@ def _answers(cell: Cell, correct: Correct) -> dict[int, dict[tuple[int, str], bo
 
 
 # --------------------------------------------------------------------------------------------------------- provenance
-def runs_of(comparison: Comparison) -> list[Mapping[str, Any]]:
-    """The rows of runs.csv behind a comparison, each run once."""
-    unique = {row["run"]: row for cell in comparison.cells.values() for row in cell.runs}
-    return list(unique.values())
+def runs_of(cells: Iterable[Cell]) -> list[Mapping[str, Any]]:
+    """The rows of runs.csv behind cells, each run once."""
+    return list({row["run"]: row for cell in cells for row in cell.runs}.values())
 
 
 def entries_of(cells: Iterable[Cell]) -> set[tuple[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from bench.store import SELECTIONS
+from tables.render import extra
 from tables.render.compare import SYNTHETIC, Comparison
 from tables.render.text import (
     Notes,
@@ -22,6 +22,7 @@ from tables.render.text import (
     ours_text,
     place,
     provenance,
+    shown_selections,
 )
 
 
@@ -29,6 +30,7 @@ def render(comparison: Comparison) -> str:
     """The page. Everything that comes from declarations or results is escaped by jinja2."""
     notes = Notes()
     head, rows = grid(comparison, notes)
+    selections = shown_selections(comparison)
     details = [
         [
             place(cell),
@@ -39,12 +41,13 @@ def render(comparison: Comparison) -> str:
             number(cell.judgement.detectable, digits_of(cell)),
             f"{cell.n:g}" if cell.n else "",
             f"{cell.seeds} of {cell.wanted}" if cell.wanted else "",
-            *(number(cell.selections.get(s), digits_of(cell)) for s in SELECTIONS),
+            *(number(cell.selections.get(s), digits_of(cell)) for s in selections),
             cell.judgement.label,
         ]
-        for cell in measured(comparison)
+        for cell in measured(comparison.cells.values())
     ]
-    detail_head = ["cell", "paper", "ours", "95 % interval", "Δ", "detectable", "n", "seeds", *SELECTIONS, "verdict"]
+    detail_head = ["cell", "paper", "ours", "95 % interval", "Δ", "detectable", "n", "seeds", *selections, "verdict"]
+    beside = [extra.grid(comparison, notes), extra.details(comparison)] if comparison.extra else []
     return _template().render(
         title=heading(comparison),
         legend=legend(comparison),
@@ -52,8 +55,11 @@ def render(comparison: Comparison) -> str:
         rows=rows,
         detail_head=detail_head,
         details=details,
-        remarks=[*generic_notes(comparison.cells.values()), *notes.lines()],
-        provenance=provenance(comparison),
+        extra_title=extra.TITLE,
+        extra_legend=extra.legend(comparison),
+        beside=[(head, rows) for head, rows in beside if rows],
+        remarks=[*generic_notes(comparison.all_cells), *notes.lines(), *extra.left_out(comparison)],
+        provenance=[*provenance(comparison), *extra.provenance(comparison)],
         synthetic=SYNTHETIC if comparison.synthetic else "",
     )
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 
+from tables.render import extra
 from tables.render.compare import SYNTHETIC, Cell, Comparison
-from tables.render.text import Notes, digits_of, generic_notes, grid, heading, legend, number, provenance
+from tables.render.text import Notes, digits_of, generic_notes, grid, heading, legend, number, printed_text, provenance
 
 _SPECIAL = {
     "[": "{[}",  # at the start of a row a bare [ would be read as the optional argument of the \\ before it
@@ -23,12 +24,12 @@ _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight
 
 
 def render(comparison: Comparison) -> str:
-    """A `table` environment in the paper's layout, notes below it, and the macros."""
+    """A `table` environment in the paper's layout, rows that the paper lacks and notes below it, and the macros."""
     notes = Notes()
-    head, rows = grid(comparison, notes)
-    if comparison.synthetic:
-        head, rows = [*head, SYNTHETIC], [[*row, SYNTHETIC] for row in rows]
-    remarks = [*generic_notes(comparison.cells.values()), *notes.lines(), *provenance(comparison)]
+    printed = _tabular(*grid(comparison, notes), comparison.synthetic)
+    beside = _beside(comparison, notes)
+    remarks = [*generic_notes(comparison.all_cells), *notes.lines(), *extra.left_out(comparison)]
+    remarks += [*provenance(comparison), *extra.provenance(comparison)]
     lines = [
         r"% needs \usepackage{booktabs}",
         *macros(comparison),
@@ -36,13 +37,8 @@ def render(comparison: Comparison) -> str:
         r"\centering",
         rf"\caption{{{escape(heading(comparison))}. {escape(legend(comparison))}}}",
         rf"\label{{tab:{comparison.table.id}}}",
-        rf"\begin{{tabular}}{{{'l' * len(head)}}}",
-        r"\toprule",
-        _line(head),
-        r"\midrule",
-        *(_line(row) for row in rows),
-        r"\bottomrule",
-        r"\end{tabular}",
+        *printed,
+        *beside,
         *(rf"\par\footnotesize {escape(text)}" for text in remarks),
         r"\end{table}",
     ]
@@ -51,16 +47,42 @@ def render(comparison: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _beside(comparison: Comparison, notes: Notes) -> list[str]:
+    """The rows that the paper does not print, under a title of their own: means, then intervals and seeds."""
+    if not comparison.extra:
+        return []
+    head, rows = extra.details(comparison)
+    return [
+        rf"\par\medskip {escape(extra.TITLE)}. {escape(extra.legend(comparison))}\par\smallskip",
+        *_tabular(*extra.grid(comparison, notes), comparison.synthetic),
+        *([r"\par\smallskip", *_tabular(head, rows, comparison.synthetic)] if rows else []),
+    ]
+
+
+def _tabular(head: list[str], rows: list[list[str]], synthetic: bool) -> list[str]:
+    if synthetic:
+        head, rows = [*head, SYNTHETIC], [[*row, SYNTHETIC] for row in rows]
+    return [
+        rf"\begin{{tabular}}{{{'l' * len(head)}}}",
+        r"\toprule",
+        _line(head),
+        r"\midrule",
+        *(_line(row) for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
 def escape(text: str) -> str:
     """Text as LaTeX prints it, special characters and our marks included."""
     return "".join(_SPECIAL.get(sign, sign) for sign in " ".join(text.split()))
 
 
 def macros(comparison: Comparison) -> list[str]:
-    r"""One \newcommand per number: Paper always, Ours and Delta where they exist."""
+    r"""One \newcommand per number: Paper for every printed one, Ours and Delta where they exist."""
     return [
         rf"\newcommand{{\{macro_name(cell, part)}}}{{{escape(value)}}}"
-        for cell in comparison.cells.values()
+        for cell in comparison.all_cells
         for part, value in _values(cell)
         if value
     ]
@@ -76,7 +98,7 @@ def _values(cell: Cell) -> list[tuple[str, str]]:
     digits, judgement = digits_of(cell), cell.judgement
     ours = "SyntheticOurs" if cell.synthetic else "Ours"
     return [
-        ("Paper", cell.claim.printed),
+        ("Paper", printed_text(cell)),
         (ours, number(judgement.mean, digits)),
         ("Delta", number(judgement.delta, digits, sign=True)),
     ]

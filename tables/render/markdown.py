@@ -2,6 +2,7 @@
 
 Two views. The first keeps the paper's layout; where it would be wider than 120 characters its columns are dealt out
 over several tables with the same rows. Two narrower tables below list the cells with results: numbers, then selections.
+Rows that the paper does not print follow under a heading of their own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from bench.store import SELECTIONS
+from tables.render import extra
 from tables.render.compare import SYNTHETIC, Cell, Comparison
 from tables.render.text import (
     Notes,
@@ -26,6 +27,7 @@ from tables.render.text import (
     ours_text,
     place,
     provenance,
+    shown_selections,
 )
 
 WIDTH = 120
@@ -39,18 +41,21 @@ def render(comparison: Comparison) -> str:
     head, rows = grid(comparison, notes)
     synthetic = comparison.synthetic
     parts = [f"## {escape(heading(comparison))}", _say(legend(comparison), synthetic)]
-    parts += [_table(*block, synthetic) for block in blocks(head, rows, WIDTH - (len(SYNTHETIC) + 3) * synthetic)]
-    cells = measured(comparison)
+    parts += _tables(head, rows, synthetic)
+    cells = measured(comparison.cells.values())
     if cells:
         drop = ("Δ", "verdict", "detectable") if synthetic else ()
-        for view in (_numbers(cells), _selections(cells, comparison.selection)):
+        for view in (_numbers(cells), _selections(cells, shown_selections(comparison), comparison.selection)):
             parts.append(_table(*_without(drop, *view), synthetic))
-    remarks = [*generic_notes(comparison.cells.values()), *notes.lines()]
+    if comparison.extra:
+        parts += [_say(f"### {extra.TITLE}", synthetic), _say(extra.legend(comparison), synthetic)]
+        parts += _tables(*extra.grid(comparison, notes), synthetic) + _tables(*extra.details(comparison), synthetic)
+    remarks = [*generic_notes(comparison.all_cells), *notes.lines(), *extra.left_out(comparison)]
     if comparison.table.notes:
         remarks.append(" ".join(comparison.table.notes.split()))
-    if remarks:
-        parts.append("\n".join(_say(f"- {escape(text)}", synthetic) for text in remarks))
-    parts.append("\n".join(_say(f"- {escape(line)}", synthetic) for line in provenance(comparison)))
+    for lines in (remarks, [*provenance(comparison), *extra.provenance(comparison)]):
+        if lines:
+            parts.append("\n".join(_say(f"- {escape(text)}", synthetic) for text in lines))
     return "\n\n".join(parts) + "\n"
 
 
@@ -94,12 +99,12 @@ def _numbers(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
     ]
 
 
-def _selections(cells: Sequence[Cell], compared: str) -> tuple[list[str], list[list[str]]]:
-    head = ["cell", *(f"{s} (compared)" if s == compared else s for s in SELECTIONS), "detectable"]
+def _selections(cells: Sequence[Cell], selections: Sequence[str], compared: str) -> tuple[list[str], list[list[str]]]:
+    head = ["cell", *(f"{s} (compared)" if s == compared else s for s in selections), "detectable"]
     return head, [
         [
             place(cell),
-            *(number(cell.selections.get(s), digits_of(cell)) or "–" for s in SELECTIONS),
+            *(number(cell.selections.get(s), digits_of(cell)) or "–" for s in selections),
             number(cell.judgement.detectable, digits_of(cell)) or "–",
         ]
         for cell in cells
@@ -112,6 +117,12 @@ def _without(
     """A table without some columns: synthetic results have no difference and no verdict to show."""
     kept = [i for i, name in enumerate(head) if name not in names]
     return [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
+def _tables(head: Sequence[str], rows: Sequence[Sequence[str]], synthetic: bool) -> list[str]:
+    """As many tables as the width asks for; none without rows."""
+    dealt = blocks(head, rows, WIDTH - (len(SYNTHETIC) + 3) * synthetic) if rows else []
+    return [_table(*block, synthetic) for block in dealt]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], synthetic: bool) -> str:

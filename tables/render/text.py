@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.declare import TRAINED_SELECTIONS
 from bench.statistics import Kind, decimals
-from bench.store import SELECTIONS
-from tables.render.compare import SYNTHETIC, Cell, Comparison, entries_of, runs_of
+from tables.render.compare import SYNTHETIC, Cell, Comparison, Settings, entries_of, runs_of
 
 SHORT = "short‡: trained on the real data with the declared shortened recipe; never compared with the paper's number"
 ALIKE = "≈: best own row of the column, and the rows McNemar's exact test cannot tell from it (p >= 0.05 / seeds)"
@@ -40,8 +40,10 @@ class Words:
     verdict: str = ""
 
     def line(self) -> str:
-        """'89.28 / 83.10 ±0.40 (−6.18) below'"""
-        return " ".join(filter(None, [self.paper, self.ours and f"/ {self.ours}", self.delta, self.verdict]))
+        """'89.28 / 83.10 ±0.40 (−6.18) below'; without the paper's number, '83.10 ±0.40'"""
+        return " ".join(
+            filter(None, [self.paper, self.paper and self.ours and "/", self.ours, self.delta, self.verdict])
+        )
 
 
 def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
@@ -57,6 +59,11 @@ def digits_of(cell: Cell) -> int:
     return max(2, decimals(cell.claim.printed))
 
 
+def printed_text(cell: Cell) -> str:
+    """The number as the paper prints it; empty for a row of ours that it does not print."""
+    return "" if cell.claim.instead_of else cell.claim.printed
+
+
 def ours_text(cell: Cell) -> str:
     """Mean ± sd over seeds; the sd is left out where one seed knows none."""
     digits, judgement = digits_of(cell), cell.judgement
@@ -67,19 +74,20 @@ def ours_text(cell: Cell) -> str:
 def words(cell: Cell, notes: Notes) -> Words:
     """A cell in words, with its footnotes entered in `notes`."""
     judgement, claim = cell.judgement, cell.claim
-    kind = judgement.kind
+    kind, printed = judgement.kind, printed_text(cell)
     differs = f"†protocol {notes.mark(claim.differs)}" if claim.differs else ""
     if kind is Kind.CITED:
-        return Words(claim.printed, verdict=" ".join(filter(None, ["cited", differs])))
+        return Words(printed, verdict=" ".join(filter(None, ["cited", differs])))
     if kind in (Kind.BLOCKED, Kind.NOT_RUN):
-        return Words(claim.printed, verdict=" ".join(filter(None, [f"{kind} {notes.mark(judgement.reason)}", differs])))
+        return Words(printed, verdict=" ".join(filter(None, [f"{kind} {notes.mark(judgement.reason)}", differs])))
     ours = f"SYNTHETIC {ours_text(cell)}" if kind is Kind.SYNTHETIC else ours_text(cell)
-    told = {Kind.SYNTHETIC: "", Kind.SHORTENED: "", Kind.DIFFERENT: ""}.get(kind, judgement.label)
+    silent = (Kind.SYNTHETIC, Kind.SHORTENED, Kind.DIFFERENT, Kind.EXTRA)
+    told = "" if kind in silent else judgement.label
     if judgement.reason and kind in (Kind.REPRODUCED, Kind.ABOVE, Kind.BELOW):
         told += f" {notes.mark(judgement.reason)}"
     marks = [m for m in cell.marks if m not in told and m != "†protocol"]
     delta = judgement.delta is not None and f"({number(judgement.delta, digits_of(cell), sign=True)})"
-    return Words(claim.printed, ours, delta or "", " ".join(filter(None, [told, differs, *marks])))
+    return Words(printed, ours, delta or "", " ".join(filter(None, [told, differs, *marks])))
 
 
 def grid(comparison: Comparison, notes: Notes) -> tuple[list[str], list[list[str]]]:
@@ -92,9 +100,9 @@ def grid(comparison: Comparison, notes: Notes) -> tuple[list[str], list[list[str
     return ["", *(column.title for column in table.columns)], rows
 
 
-def measured(comparison: Comparison) -> list[Cell]:
-    """The cells that have a number of ours, in the paper's order."""
-    return [cell for cell in comparison.cells.values() if cell.ours is not None]
+def measured(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells that have a number of ours, in the order given."""
+    return [cell for cell in cells if cell.ours is not None]
 
 
 def interval_text(cell: Cell) -> str:
@@ -119,7 +127,7 @@ def heading(comparison: Comparison) -> str:
 
 def legend(comparison: Comparison) -> str:
     """How to read a cell."""
-    unit = {"%": "percent", "M": "millions"}.get(comparison.table.unit, comparison.table.unit)
+    unit = unit_name(comparison)
     if comparison.counted:
         return f"Each cell: paper / counted on the model as built (difference) verdict; {unit}."
     if comparison.synthetic:
@@ -128,6 +136,16 @@ def legend(comparison: Comparison) -> str:
         f"Each cell: paper / ours, mean ±sd over seeds (ours − paper) verdict; {unit}; "
         f"selection compared: {comparison.selection}."
     )
+
+
+def unit_name(comparison: Comparison) -> str:
+    """'percent' for %."""
+    return {"%": "percent", "M": "millions"}.get(comparison.table.unit, comparison.table.unit)
+
+
+def shown_selections(comparison: Comparison) -> tuple[str, ...]:
+    """The selections a comparison's runs can have: those of a training, or the one of released weights."""
+    return TRAINED_SELECTIONS if comparison.selection in TRAINED_SELECTIONS else (comparison.selection,)
 
 
 def generic_notes(cells: Iterable[Cell]) -> list[str]:
@@ -140,19 +158,23 @@ def provenance(comparison: Comparison) -> list[str]:
     """Where the numbers come from, one subject a line; says so where there are none."""
     if comparison.counted:
         return ["parameters are counted, not trained: no seed, selection or data set enters them"]
-    runs = runs_of(comparison)
-    shown = {s for cell in comparison.cells.values() for s in cell.selections} - {comparison.selection}
-    others = [s for s in SELECTIONS if s in shown]
+    cells, settings = list(comparison.cells.values()), comparison.settings
+    shown = {s for cell in cells for s in cell.selections} - {comparison.selection}
+    others = [s for s in TRAINED_SELECTIONS if s in shown]
     why = f" ({comparison.table.compare_why})" if comparison.table.compare_why else ""
-    profiles = _values(runs, "profile") or list(comparison.settings.profiles)
-    lines = [
-        f"profile: {', '.join(profiles)}",
-        f"selection compared: {comparison.selection}{why}; also shown: {', '.join(others) or 'none'}",
-        f"seeds: {' '.join(_values(runs, 'seed')) or 'none'} ({comparison.settings.seeds} asked for)",
-    ]
+    selection = f"selection compared: {comparison.selection}{why}; also shown: {', '.join(others) or 'none'}"
+    nothing = [f"profile: {', '.join(settings.profiles)}", _seeds((), settings), "results: none yet"]
+    profile, *lines = runs_lines(cells, settings) or nothing
+    return [profile, selection, *lines]
+
+
+def runs_lines(cells: Sequence[Cell], settings: Settings) -> list[str]:
+    """What the runs behind cells say of themselves, profile first; nothing where there are no runs."""
+    runs = runs_of(cells)
     if not runs:
-        return [*lines, "results: none yet"]
-    lines.append(f"recipe: {_deviations(comparison)}")
+        return []
+    lines = [f"profile: {', '.join(_values(runs, 'profile'))}", _seeds(runs, settings)]
+    lines.append(f"recipe: {_deviations(cells, settings.deviations)}")
     named = (("data", "data_hash"), ("commit", "commit"), ("device", "device"))
     lines += [f"{label}: {', '.join(_values(runs, column)) or 'unknown'}" for label, column in named]
     dates = sorted(str(value)[:10] for value in _values(runs, "finished"))
@@ -161,9 +183,12 @@ def provenance(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _deviations(comparison: Comparison) -> str:
-    known = comparison.settings.deviations
-    counted = [known[entry] for entry in entries_of(comparison.cells.values()) if entry in known]
+def _seeds(runs: Sequence[Mapping[str, Any]], settings: Settings) -> str:
+    return f"seeds: {' '.join(_values(runs, 'seed')) or 'none'} ({settings.seeds} asked for)"
+
+
+def _deviations(cells: Sequence[Cell], known: Mapping[tuple[str, str], int]) -> str:
+    counted = [known[entry] for entry in entries_of(cells) if entry in known]
     if not counted:
         return "deviations from the paper not counted"
     entries = "1 entry" if len(counted) == 1 else f"{len(counted)} entries"

@@ -30,6 +30,7 @@ BLOCK = 512  # images rendered at a time
 FRAMES = {"all": range(8), "last3": (5, 6, 7), "first3+last3": (0, 1, 2, 5, 6, 7)}
 SUBSETS = ("occlusion", "pose30", "pose45")
 UNLABELLED = "unlabelled"
+TARGETS = ("landmarks-68",)
 
 
 @dataset("synthfer", version=1)
@@ -76,6 +77,13 @@ class SynthFER(Dataset):
     def landmarks(self, names: Sequence[str]) -> np.ndarray:
         """68 iBUG landmarks (N, 68, 2) float32, x and y in pixels."""
         return landmarks(self.facts(names))
+
+    def targets(self, kind: str, names: Sequence[str]) -> np.ndarray:
+        """`landmarks-68`: float32 (N, 68, 2), x and y as fractions of the image side, (pixel + 0.5) / size."""
+        if kind not in TARGETS:
+            raise unknown("targets of synthfer", kind, TARGETS)
+        found = (self.landmarks(names) + np.float32(0.5)) / np.float32(self.variant.size)
+        return np.asarray(found, np.float32)
 
     def facts(self, names: Sequence[str]) -> Facts:
         """All that is known of the images `names`: action units, votes, identity, pose and so on."""

@@ -63,6 +63,9 @@ _LAB = Conditions(
 )  # fmt: skip
 _ALIGNED = Conditions(roll=0.015, shift=0.025, zoom=0.035, blur=0.4, noise=0.012)
 _WILD = Conditions(blur=0.5, noise=0.016, light=0.8)
+_WIDE = Conditions(
+    yaw=0.10, pitch=0.07, turned=0.35, roll=0.08, shift=0.06, zoom=0.08, light=1.0, blur=0.5, noise=0.02, occluded=0.2,
+)  # fmt: skip
 _AFFECTNET_TRAIN = _classes(AFFECTNET, 368, 518, 198, 133, 79, 55, 195, 54)
 
 VARIANTS: dict[str, Variant] = {
@@ -109,6 +112,10 @@ VARIANTS: dict[str, Variant] = {
         Variant(
             "unlabelled", 64, True, {"train": _classes(FERPLUS, 1000, 850, 500, 500, 450, 250, 250, 200)},
             {"train": 3000},
+        ),
+        Variant(
+            "landmarks", 112, True, {"train": dict.fromkeys(FERPLUS, 500), "test": dict.fromkeys(FERPLUS, 50)},
+            {"train": 3000, "test": 320}, low=0.2, stray=0.12, conditions=_WIDE,
         ),
     )
 }  # fmt: skip

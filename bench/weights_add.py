@@ -1,0 +1,121 @@
+"""Taking a weight file into the cache: read safely, held against the role's record, copied whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import store, weight_files, weights
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Added:
+    """What was taken.
+
+    Attributes:
+        held: tensors in the file.
+        used: those that the role's network loads.
+        new: whether anything was copied; a file that is there already is not.
+    """
+
+    path: Path
+    sha256: str
+    held: int
+    used: int
+    new: bool
+
+
+def add(role: str, file: Path, replace: bool = False) -> Added:
+    """Copy a file to where runs look for a role's weights.
+
+    Args:
+        role: of a record, or one that an experiment of an outside package names.
+        replace: put it in place of another file of the role.
+
+    Raises:
+        UserError: it cannot be read safely, is another role's file, or another file is there; DiskFull.
+    """
+    state = weight_files.read_state(file)
+    used = _verify(role, file, state)
+    sha256 = store.sha256_file(file)
+    before = [path for path in _places(role) if path.is_file()]
+    if before and store.sha256_file(before[0]) == sha256:
+        return Added(before[0], sha256, len(state), used, new=False)
+    if before and not replace:
+        raise UserError(f"{before[0]} is another file of '{role}'", "give --replace to put this one in its place")
+    safe = weight_files.kind(file) == "safetensors"
+    path = weights.folder() / (role + (".safetensors" if safe else ".pth"))
+    with file.open("rb") as source:
+        store.write_stream(path, lambda target: shutil.copyfileobj(source, target, 1 << 20))
+    for other in before:
+        if other != path:
+            other.unlink()
+    if weights.hashes((role,))[role] != sha256:
+        raise UserError(f"{path}: the copy differs from {file}", "the file changed meanwhile, or a disk is failing")
+    return Added(path, sha256, len(state), used, new=True)
+
+
+def _places(role: str) -> list[Path]:
+    return [weights.folder() / (role + suffix) for suffix in weights.SUFFIXES]
+
+
+def _verify(role: str, file: Path, state: Mapping[str, Tensor]) -> int:
+    """Hold a file's tensors against the role's record; returns how many of them its network loads."""
+    record = weights.records().get(role)
+    if record is None:
+        return len(state)
+    lacking = [name for name, shape in record.has.items() if name not in state or state[name].shape != shape]
+    if lacking:
+        name = lacking[0]
+        found = f"has shape {tuple(state[name].shape)}" if name in state else f"is not in it ({next(iter(state))} is)"
+        wanted = f"'{name}' of shape {record.has[name]}"
+        raise UserError(f"{file}: not the file of '{role}': {wanted} {found}", _whose(state))
+    used = [name for name in state if not name.startswith(record.left_out)]
+    old = not any(name.endswith(weight_files.COUNTERS) for name in state)
+    if record.tensors and len(used) != record.tensors and not old:
+        message = f"{file}: {len(used)} tensors for '{role}', which loads {record.tensors}"
+        raise UserError(message, f"see `python run_all.py weights show {role}`")
+    weights.check(role, file)
+    return len(used)
+
+
+def _whose(state: Mapping[str, Tensor]) -> str:
+    fits = [
+        record.role for record in weights.records().values()
+        if record.has and all(name in state and state[name].shape == shape for name, shape in record.has.items())
+    ]  # fmt: skip
+    return f"it looks like {' or '.join(fits)}" if fits else "no record of the registry fits it"
+
+
+# -------------------------------------------------------------------------------------------------------------- the hub
+def fetch(role: str, offline: bool = False, replace: bool = False) -> Added:
+    """Get a role's file from the Hugging Face hub, or from its local cache alone, and `add` it.
+
+    HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean to huggingface_hub.
+
+    Raises:
+        UserError: the hub does not have it, cannot be reached, or the local cache lacks it; the hint is the other way.
+    """
+    record = weights.records().get(role)
+    by_hand = f"get it by hand: `python run_all.py weights show {role}`"
+    if record is None or record.hub is None:
+        raise UserError(f"'{role}' is not on the hub", by_hand)
+    hub = record.hub
+    offline = offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        file = hf_hub_download(hub.repo, hub.file, revision=hub.revision, local_files_only=offline)
+    except Exception as error:  # of the network, a proxy, the hub, a disk: the reader of the message decides
+        said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        where = "not in the local cache of the hub" if offline else "not to be had from the hub"
+        raise UserError(f"{hub.repo}/{hub.file} is {where}: {said[:200]}", by_hand) from None
+    return add(role, Path(file), replace)

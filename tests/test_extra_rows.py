@@ -1,0 +1,418 @@
+"""Rows of ours beside a paper's: declared and checked, run when they should be, shown apart and never judged."""
+
+from __future__ import annotations
+
+import csv as csv_module
+import io
+import json
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from helpers_engine import PROTOCOLS, TABLES, forget
+from test_render import BLOCKED, FERPLUS, QUICK, RAFDB, REAL, STAND_INS, TABLE, Tags, rows
+
+import run_all
+from bench import declare, extra, matrix, registry, variants, weights
+from bench.declare import Declarations, Table
+from bench.errors import UserError
+from bench.statistics import Kind
+from tables.render import csv, html, latex, markdown, summary
+from tables.render.compare import SYNTHETIC, Comparison, Settings, compare
+from tables.render.extra import TITLE
+from tables.render.results import Results
+
+pytest_plugins = ("helpers_engine",)
+
+TINY_EXTRA = """
+    extra:
+      - {id: plain, title: Plain, experiment: tiny-plain, instead_of: ours, run: asked, why: no augmentation}
+      - {id: spare, title: Spare, experiment: tiny-plain, experiments: {four: tiny-fails}, instead_of: ours,
+         run: fallback, why: no file}
+"""
+PRINTED = '      - {id: theirs, title: Theirs, cited: "Theirs [1]", cells: {four: "49.00"}}\n'
+
+
+def tiny_with(folder: Path, extra_rows: str = TINY_EXTRA, weights: str = "") -> Declarations:
+    """The tiny declarations with extra rows in tiny-table1; `weights` are those of experiment tiny."""
+    assert PRINTED in TABLES
+    text = TABLES.replace(PRINTED, PRINTED + extra_rows.lstrip("\n"), 1)
+    text = text.replace("options: {width: 6}}", f"options: {{width: 6}}, weights: [{weights}]}}", 1)
+    (folder / "tiny.yaml").write_text(text)
+    (folder / "protocols.yaml").write_text(PROTOCOLS)
+    return declare.load_from([folder / "tiny.yaml"], [folder / "protocols.yaml"])
+
+
+# ------------------------------------------------------------------------------------------------------- declarations
+
+
+def test_a_cell_asks_what_the_printed_one_asks() -> None:
+    poster = declare.load()
+    claim = poster.claim("poster-table2/ferplus-poster-scratch/fear")
+    stood_for = poster.claim("poster-table2/ferplus-poster/fear")
+    assert (claim.experiment, claim.instead_of) == ("poster-scratch", "ferplus-poster")
+    assert claim.protocol == stood_for.protocol == "ferplus-8@majority"
+    assert claim.metric == stood_for.metric == "class_accuracy[fear]"
+    assert claim.printed == stood_for.printed
+    assert stood_for.differs  # what is odd about the printed number is not odd about ours
+    assert claim.differs == ""
+    assert stood_for.instead_of == ""
+
+
+def test_columns_and_experiments_are_chosen(tmp_path: Path) -> None:
+    claims = tiny_with(tmp_path).table("tiny-table1").extra_claims()
+    assert [(c.cell, c.experiment) for c in claims] == [
+        ("tiny-table1/plain/four", "tiny-plain"), ("tiny-table1/spare/four", "tiny-fails"),
+    ]  # fmt: skip
+    table = {**TABLE.model_dump(), "extra": [{**MINE, "columns": ["ferplus"]}]}
+    assert [claim.column for claim in Table.model_validate(table).extra_claims()] == ["ferplus"]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ("instead_of: ours, run: asked", "instead_of: oours, run: asked", ["row in tiny-table1/plain 'oours'", "ours"]),
+        ("instead_of: ours, run: asked", "instead_of: theirs, run: asked", ["tiny-table1/plain", "cited row 'theirs'"]),
+        ("experiment: tiny-plain, instead_of", "experiment: tiny-plian, instead_of", ["'tiny-plian'", "tiny-plain"]),
+        ("{four: tiny-fails}", "{fuor: tiny-fails}", ["column in tiny-table1/spare 'fuor'", "four"]),
+        ("why: no augmentation", "why: no augmentation, columns: [half]", ["column in tiny-table1/plain 'half'"]),
+        (", why: no augmentation", "", ["extra.0.why", "required"]),
+        ("why: no augmentation", "why: ''", ["extra.0.why"]),
+        ("id: plain", "id: ours", ["tiny-table1/ours", "same id"]),
+        ("id: plain", "id: spare", ["'spare' is given twice"]),
+        ("experiment: tiny-plain, instead_of", "instead_of", ["tiny-table1/plain", "no experiment for column 'four'"]),
+        ("run: asked", "run: askd", ["extra.0.run", "'fallback' or 'asked'"]),
+        ("title: Plain", "titel: Plain", ["titel", "title"]),
+    ],
+)
+def test_a_slip_is_named(tmp_path: Path, right: str, wrong: str, says: list[str]) -> None:
+    assert right in TINY_EXTRA
+    with pytest.raises(UserError) as caught:
+        tiny_with(tmp_path, TINY_EXTRA.replace(right, wrong, 1))
+    for part in says:
+        assert part in str(caught.value)
+
+
+def test_they_are_no_printed_numbers() -> None:
+    declared = declare.load()
+    extras = [claim for table in declared.tables.values() for claim in table.extra_claims()]
+    assert len(declared.claims()) == 392
+    assert not any(claim.instead_of for claim in declared.claims())
+    assert all(claim.instead_of and not claim.cited for claim in extras)
+    cells = [claim.cell for claim in [*declared.claims(), *extras]]
+    assert len(set(cells)) == len(cells)
+    assert all(cell == cell.lower() and not set(cell) & set(" :>[]") for cell in cells)
+
+
+def test_poster_has_its_rows_without_external_files() -> None:
+    declared = declare.load()
+    tables = {name: declared.table(f"poster-{name}") for name in ("table1", "table2", "table3", "table4")}
+    fallback = {name: [row for row in table.extra if row.run == "fallback"] for name, table in tables.items()}
+    assert {name: len(rows) for name, rows in fallback.items()} == {"table1": 2, "table2": 8, "table3": 6, "table4": 6}
+    stood_for = {row.instead_of for row in fallback["table4"]}
+    assert stood_for == {row.id for row in tables["table4"].rows}
+    for table in tables.values():
+        for claim in table.extra_claims():
+            experiment = declared.experiment(claim.experiment)
+            printed = declared.claim(f"{claim.table}/{claim.instead_of}/{claim.column}")
+            if "as-printed" not in claim.row:
+                assert experiment.recipe == declared.experiment(printed.experiment).recipe, claim.cell
+            if claim.row.endswith("-scratch"):
+                assert experiment.pretraining == "none"
+                assert set(experiment.weights) <= {"mobilefacenet-synthfer"}
+
+
+@pytest.mark.parametrize("profile", declare.PROFILES)
+def test_no_extra_run_shares_a_key(profile: declare.ProfileName) -> None:
+    """A profile that shrinks two networks to the same one would leave one of the two rows without its result."""
+    declared, keys = declare.load(), {}
+    if "poster" not in registry.available("method"):
+        pytest.skip("method poster is not built")
+    claims = [c for t in declared.tables_of("poster") for c in (*t.claims(), *t.extra_claims()) if c.experiment]
+    for run in matrix.expand(declared, claims, profile, [0]):
+        keys.setdefault(run.key("d" * 16, {}), set()).add(run.identity)
+    assert [found for found in keys.values() if len(found) > 1] == []
+
+
+@pytest.mark.parametrize("profile", declare.PROFILES)
+def test_a_landmark_stream_is_never_left_random(profile: declare.ProfileName) -> None:
+    """It is frozen. A profile that goes without pretraining has to name the stage that fills it."""
+    declared = declare.load()
+    claims = [claim for table in declared.tables_of("poster") for claim in table.extra_claims()]
+    for run in matrix.expand(declared, claims, profile, [0]):
+        assert run.options["streams"] == "image" or run.weights or run.stages, run.name
+
+
+def test_a_variant_answers_them_too() -> None:
+    declared = declare.load()
+    (table,) = variants.reported_on(declared, [declared.table("poster-table1")], "leak-free")
+    found = {claim.cell: claim for claim in table.extra_claims()}
+    assert len(found) == len(declared.table("poster-table1").extra_claims())
+    ours = found["poster-table1@leak-free/poster-scratch/ferplus"]
+    assert ours.protocol == declared.protocol("ferplus-8@majority").variants["leak-free"]
+    assert "--variant leak-free" in ours.differs
+    assert (ours.experiment, ours.instead_of) == ("poster-scratch", "poster")
+    (without,) = variants.reported_on(declared, [declared.table("fervt-table11")], "leak-free")
+    assert without.extra_claims() == []
+
+
+# -------------------------------------------------------------------------------------------------- which are asked for
+
+
+def asked(declared: Declarations, profile: declare.ProfileName, mode: extra.Mode) -> list[str]:
+    return [claim.row for claim in extra.asked(declared, [declared.table("tiny-table1")], profile, mode)]
+
+
+def test_fallbacks_run_on_real_data_where_a_file_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = tiny_with(tmp_path, weights="backbone")
+    monkeypatch.setattr(weights, "find", lambda role: None)
+    for profile in ("paper", "short"):
+        assert asked(declared, profile, "auto") == ["spare"]
+        assert asked(declared, profile, "all") == ["plain", "spare"]
+        assert asked(declared, profile, "none") == []
+    assert asked(declared, "quick", "auto") == []
+    assert asked(declared, "quick", "all") == ["plain", "spare"]
+    monkeypatch.setattr(weights, "find", lambda role: tmp_path)
+    assert asked(declared, "paper", "auto") == []
+    assert asked(declared, "paper", "all") == ["plain", "spare"]
+
+
+def test_a_row_that_needs_no_file_has_no_fallback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "find", lambda role: None)
+    assert asked(tiny_with(tmp_path), "paper", "auto") == []
+
+
+@pytest.fixture
+def door(tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """run_all on the tiny declarations with extra rows; gives what a command line prints."""
+    tiny_with(tmp_path)
+    monkeypatch.syspath_prepend(str(outside))
+    monkeypatch.setattr(declare, "table_files", lambda: [tmp_path / "tiny.yaml"])
+    monkeypatch.setattr(declare, "protocol_files", lambda: [tmp_path / "protocols.yaml"])
+    monkeypatch.setenv("FERBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FERBENCH_DATA", raising=False)
+    forget()
+
+    def run(*words: str, status: int = 0) -> str:
+        assert run_all.main([*words, "--results", str(tmp_path / "results")]) == status
+        return capsys.readouterr().out
+
+    yield run
+    forget()
+
+
+def test_the_plan_has_them_when_asked(door: Any) -> None:
+    plan = ("--table", "tiny-table1", "--plan")
+    assert "tiny-plain" not in door(*plan)
+    assert "not in the paper's" not in door(*plan, "--extra", "none")
+    everything = door(*plan, "--extra", "all")
+    assert "tiny-plain:tiny-4 seed 0 [quick]" in everything
+    assert "tiny-fails:tiny-4 seed 0 [quick]" in everything
+    assert "not in the paper's tiny-table1 (--extra none leaves them out): Plain; Spare" in everything
+    assert "0 runs" not in everything
+
+
+def test_the_filters_apply_to_them(door: Any, tmp_path: Path) -> None:
+    file, line = tmp_path / "tiny.yaml", "  tiny-plain: {method: tinynet, backbone: "
+    file.write_text(file.read_text().replace(f"{line}small", f"{line}large"))
+    forget()
+    only = door("--table", "tiny-table1", "--plan", "--extra", "all", "--backbone", "large")
+    assert "plan: 1 runs" in only
+    assert "tiny-plain:tiny-4" in only
+    assert "leaves them out): Plain\n" in only
+
+
+def test_experiments_without_a_table_have_no_extra_rows(door: Any) -> None:
+    door("--experiment", "tiny", "--protocol", "tiny-4", "--plan")
+    door("--experiment", "tiny", "--protocol", "tiny-4", "--plan", "--extra", "all", status=2)
+
+
+def test_show_and_list_know_them(door: Any) -> None:
+    facts = json.loads(door("show", "tiny-table1/spare/four", "--json", "--profile", "quick"))
+    assert facts["claim"]["printed"] == "not printed in the paper; instead of tiny-table1/ours/four (50.00%)"
+    assert facts["claim"]["why"] == "no file"
+    assert facts["entry"]["id"] == "tiny-fails:tiny-4"
+    assert "1 own of 2 numbers + 2 rows" in door("list", "tables")
+
+
+def test_render_lists_them_when_asked(door: Any) -> None:
+    words = ("render", "--profile", "quick", "--table", "tiny-table1")
+    assert "run when asked for: Plain; Spare (python run_all.py --table tiny-table1 --profile quick --extra all)" in (
+        door(*words)
+    )
+    listed = door(*words, "--extra", "all")
+    assert TITLE in listed
+    assert "Plain [2]" in listed
+    assert "- [2] no augmentation" in listed
+    assert "2 printed numbers: 1 not run, 1 cited" in listed
+
+
+# ------------------------------------------------------------------------------------------------------------ rendering
+
+MINE = {
+    "id": "mine", "title": "Mine | 2026", "experiment": "exp-mine", "instead_of": "a",
+    "why": "a new method, under the protocol of A_1",
+}  # fmt: skip
+SPARE = {
+    "id": "spare", "title": "B, from scratch", "experiment": "exp-spare", "instead_of": "b", "run": "fallback",
+    "why": "random weights",
+}  # fmt: skip
+WITH = Table.model_validate({**TABLE.model_dump(), "extra": [MINE, SPARE]})
+OURS = [*rows("exp-mine", FERPLUS, 3137, [2900, 2906]), *rows("exp-mine", RAFDB, 3068, [2200], "short")]
+FAKE = rows("exp-mine", "synth-ferplus-8", 400, [300, 320], "quick")
+
+
+def compared(made: list[dict[str, Any]], table: Table = WITH, **settings: Any) -> Comparison:
+    return compare(table, Results(pd.DataFrame(made)), Settings(**{"seeds": 3, "blocked": BLOCKED, **settings}))
+
+
+def real(**settings: Any) -> Comparison:
+    return compared(REAL + OURS, **settings)
+
+
+def quick() -> Comparison:
+    return compared(REAL + OURS + QUICK + FAKE, seeds=2, profiles=("quick",), stand_ins=STAND_INS)
+
+
+def test_they_have_numbers_and_no_verdict() -> None:
+    comparison = real()
+    assert list(comparison.extra) == [("mine", "ferplus"), ("mine", "rafdb")]  # CK+ was not run, nor asked for
+    cell = comparison.extra["mine", "ferplus"]
+    assert cell.ours == pytest.approx(100 * 5806 / 2 / 3137)
+    judgement = cell.judgement
+    assert (judgement.kind, judgement.delta, judgement.detectable) == (Kind.EXTRA, None, None)
+    assert judgement.interval is not None
+    assert (cell.n, cell.seeds, cell.marks) == (3137, 2, ("2 of 3 seeds",))
+    assert comparison.extra["mine", "rafdb"].marks == ("short‡",)
+    assert comparison.cells == compared(REAL + OURS, TABLE).cells
+
+
+def test_the_papers_grid_and_counts_stay() -> None:
+    comparison, plain = real(), compared(REAL + OURS, TABLE)
+    head = markdown.render(comparison).split(f"\n### {TITLE}")[0]
+    assert markdown.render(plain).startswith(head)
+    assert summary.counts([comparison]) == summary.counts([plain])
+    assert summary.line([comparison]) == summary.line([plain]) + "; 2 extra cells"
+
+
+def test_a_better_row_of_ours_does_not_move_the_papers_marks() -> None:
+    right = {"exp-a": range(2712), "exp-b": range(2, 2712), "exp-mine": range(2906)}
+
+    def correct(run: str, selection: str) -> dict[str, bool]:
+        name = run.split(f"-{FERPLUS}")[0]
+        return {str(i): i in right.get(name, ()) for i in range(3137)}
+
+    marked, plain = real(correct=correct), compared(REAL + OURS, TABLE, correct=correct)
+    assert marked.cells == plain.cells
+    assert {place for place, cell in plain.cells.items() if "≈" in cell.marks} == {("a", "ferplus"), ("b", "ferplus")}
+    assert not any("≈" in cell.marks for cell in marked.extra.values())
+
+
+GOLDEN = """
+### Not the paper's configuration
+
+Rows of ours that the paper does not print. Each cell: ours, mean ±sd over seeds; percent; selection: test-best; \
+nothing here is compared with the paper.
+
+|                  | FER+                     | RAF-DB       |
+|------------------|--------------------------|--------------|
+| Mine \\| 2026 [3] | 92.54 ±0.14 2 of 3 seeds | 71.71 short‡ |
+
+| cell         | ours        | 95 % interval   | n    | seeds   | last   | last-k   | test-best   | val-best   |
+|--------------|-------------|-----------------|------|---------|--------|----------|-------------|------------|
+| mine/ferplus | 92.54 ±0.14 | """
+
+
+def test_markdown_has_a_second_grid() -> None:
+    rendered = markdown.render(real())
+    assert GOLDEN in rendered
+    assert "- [3] a new method, under the protocol of A_1" in rendered
+    assert f"- {TITLE}: profile: paper, short; seeds: 0 1 (3 asked for); recipe: " in rendered
+    assert (
+        "- rows that the paper does not print, run in place of one that lacks a weights file here: B, from scratch "
+        "(python run_all.py --table paper-table1 --profile paper)" in rendered
+    )
+    below = rendered.split(TITLE, 1)[1].split("\n- ")[0]
+    assert not any(word in below for word in ("reproduced", "above", "below", "86.74", "76.8", "−"))
+    assert max(len(line) for line in rendered.splitlines() if line.startswith("|")) <= 120
+
+
+def test_results_are_shown_though_another_selection_is_compared() -> None:
+    cell = real(selection="val-best").extra["mine", "ferplus"]
+    assert cell.judgement.text == "blocked (its runs kept no val-best; render with --selection last)"
+
+
+def test_rows_without_a_result_are_listed_when_asked_for() -> None:
+    nothing = compared(REAL)
+    assert nothing.extra == {}
+    assert TITLE not in markdown.render(nothing)
+    assert "run when asked for: Mine \\| 2026 (python run_all.py --table paper-table1 --profile paper --extra all)" in (
+        markdown.render(nothing)
+    )
+    cells = frozenset(claim.cell for claim in WITH.extra_claims())
+    everything = compared(REAL, asked=cells, blocked={("exp-mine", FERPLUS): "no labels"})
+    judged = {place: cell.judgement.text for place, cell in everything.extra.items()}
+    assert judged["mine", "ferplus"] == "blocked (no labels)"
+    assert judged["spare", "ferplus"] == (
+        "not run (python run_all.py --table paper-table1 --profile paper --extra all)"
+    )
+    rendered = markdown.render(everything)
+    assert "run when asked for" not in rendered
+    assert rendered.count(TITLE) == 1  # and no line on where its numbers come from: there are none
+    assert "; 1 extra cell" not in summary.line([everything])
+
+
+@pytest.mark.parametrize("format", ["md", "latex", "html"])
+def test_every_writer_keeps_them_apart(format: str) -> None:
+    render = {"md": markdown.render, "latex": latex.render, "html": html.render}[format]
+    rendered = render(real())
+    assert unescape(rendered).count(TITLE) == 2  # the heading, and where the numbers come from
+    assert "92.54" in rendered
+    assert "91.50" in rendered  # the lower end of the interval
+    plain = render(compared(REAL + OURS, TABLE))
+    assert TITLE not in plain
+    assert "exp-mine" not in plain
+
+
+def test_latex_and_html_are_well_formed() -> None:
+    rendered = latex.render(real())
+    assert r"\newcommand{\PaperTableOneMineFerplusOurs}{92.54}" in rendered
+    assert "MineFerplusPaper" not in rendered
+    assert "MineFerplusDelta" not in rendered
+    assert rendered.count(r"\begin{") == rendered.count(r"\end{") == 4
+    tags = Tags()
+    tags.feed(html.render(real()))
+    assert tags.open == []
+
+
+def test_csv_marks_them() -> None:
+    found = list(csv_module.DictReader(io.StringIO(csv.render(real()))))
+    ours = [row for row in found if row["row"] == "mine"]
+    assert [row["marks"] for row in ours] == ["extra; 2 of 3 seeds", "extra; short‡"]
+    assert [row["verdict"] for row in ours] == ["extra", "extra"]
+    assert [(row["paper"], row["delta"], row["ours"]) for row in ours] == [("", "", "92.5406"), ("", "", "71.7080")]
+    assert not any("extra" in row["marks"] for row in found if row not in ours)
+    assert len(found) == len(TABLE.claims()) + 2
+
+
+@pytest.mark.parametrize("format", ["md", "latex", "html", "csv"])
+def test_synthetic_ones_say_so_on_every_line(format: str) -> None:
+    from test_render import test_every_line_of_a_synthetic_table_says_it as lines_say_it
+
+    comparison = quick()
+    assert comparison.extra["mine", "ferplus"].judgement.kind is Kind.SYNTHETIC
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("test_render.quick", lambda: comparison)
+        lines_say_it(format)
+    assert "SYNTHETIC 77.50" in markdown.render(comparison)
+    assert SYNTHETIC in latex.render(comparison)
+    assert r"\PaperTableOneMineFerplusSyntheticOurs}" in latex.render(comparison)
+
+
+def test_a_table_without_extra_rows_has_no_word_of_them() -> None:
+    plain = compared(REAL, TABLE)
+    for render in (markdown.render, latex.render, html.render, csv.render):
+        assert "extra" not in render(plain)
+        assert "does not print" not in render(plain)
