@@ -35,7 +35,7 @@ class Override(Declared):
     fields: dict[str, Any] = {}
     options: dict[str, Any] = {}
     without_pretraining: bool = False  # a scaled-down network cannot load full-size weights
-    instead: dict[str, str] = {}  # role of a file -> role of the stage whose product takes its place
+    instead: dict[str, str] = {}  # role -> the stage whose product takes its place, or itself: it stays
 
     @field_validator("fields")
     @classmethod

@@ -35,7 +35,7 @@ def check_stages(declared: Declarations) -> None:
             for role, other in override.instead.items():
                 if role not in needed:
                     raise unknown(f"role in recipe '{recipe.id}'", role, needed)
-                if other not in declared.stages:
+                if other not in (role, *declared.stages):  # a file that stays is named in its own place
                     raise unknown(f"stage in recipe '{recipe.id}'", other, declared.stages)
     for role in declared.stages:
         _refuse_cycle(declared, role, ())

@@ -78,7 +78,7 @@ def main(declared: declare.Declarations, args: argparse.Namespace, root: Path | 
             declared, titled, profile, results, [0], None, args.format, root=root,
             only={p.key for p in planned}, blocked=_unanswered(declared, root, candidates, planned),
         )  # fmt: skip
-        for line in _remarks(planned, results):
+        for line in _remarks(planned, root, results):
             print(line)
     return FAILED if failed else BLOCKED if any(p.status == "blocked" for p in planned) else DONE
 
@@ -234,11 +234,13 @@ def _unanswered(
 
 
 # ------------------------------------------------------------------------------------------------------ the class order
-def _remarks(planned: Sequence[Planned], results: Path) -> Iterable[str]:
+def _remarks(planned: Sequence[Planned], root: Path | None, results: Path) -> Iterable[str]:
     """For each entry its colour order and, where another class order explains the predictions much better, which."""
     from bench.data import order_doctor
+    from bench.data.source import Copies
     from bench.metrics import from_predictions
 
+    copies = Copies(root)
     counted: dict[str, order_doctor.Matrix] = {}
     for p in planned:
         folder = store.find_result(p.key, results) if p.key else None
@@ -258,4 +260,5 @@ def _remarks(planned: Sequence[Planned], results: Path) -> Iterable[str]:
             yield f"warning: {run.entry.id}: another class order explains the predictions better: {would}, not {was},"
             yield f"  if {title}\n    -> --checkpoint-classes {','.join(meant)}"
         used, other = ("rgb", "bgr") if run.recipe["colour"] == "rgb" else ("bgr", "rgb")
-        yield f"{run.entry.id} was read with colours {used}; --colour {other} evaluates it with the other order"
+        if len(copies.open(run.entry.protocol, True, run.preprocessing).shape) == 3:  # not grey
+            yield f"{run.entry.id} was read with colours {used}; --colour {other} evaluates it with the other order"

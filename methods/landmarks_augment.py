@@ -7,6 +7,7 @@ values in [0, 1], points (B, 68, 2) fractions of the image side.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ ROTATION = 25.0  # degrees, at most
 SCALE = (0.75, 1.5)  # of the face
 ASPECT = 1.15  # of its height to its width, or the other way round, at most
 SHIFT = 0.12  # of the image side, at most
+LUMA = (0.299, 0.587, 0.114)
 GREY = 0.4  # share of pictures without colour, as all of FERPlus
 COARSE = 32  # pixels of the coarsest pictures, before they are enlarged again
 COARSE_GROUPS = 4  # parts of a batch with a resolution each
@@ -39,11 +41,13 @@ def geometric(images: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     wide, high = (1.0 - 2.0 * mirrored) * size / aspect, size * aspect
     cosine, sine = angle.cos(), angle.sin()
     move = torch.stack([cosine * wide, -sine * high, sine * wide, cosine * high], dim=1).view(count, 2, 2)
-    back = torch.linalg.inv(move)
+    back = torch.stack([cosine / wide, sine / wide, -sine / high, cosine / high], dim=1).view(
+        count, 2, 2
+    )  # its inverse
     grid = F.affine_grid(torch.cat([back, -back @ shift], dim=2), list(images.shape), align_corners=False)
     turned = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     moved = ((points * 2 - 1) @ move.transpose(1, 2) + shift.transpose(1, 2) + 1) / 2
-    other = moved[:, torch.tensor(MIRROR, device=moved.device)]
+    other = moved[:, constant(MIRROR, moved.device)]
     return turned, torch.where(mirrored[:, None, None], other, moved)
 
 
@@ -60,7 +64,7 @@ def photometric(images: Tensor) -> Tensor:
 def recolour(images: Tensor) -> Tensor:
     """Grey, or red and blue exchanged: POSTER's recipes differ in the order of channels."""
     draw = uniform(images, len(images))[:, None, None, None]
-    luma = (images * images.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=1, keepdim=True)
+    luma = (images * constant(LUMA, images.device)[:, None, None]).sum(dim=1, keepdim=True)
     coloured = torch.where(draw < (1 + GREY) / 2, images.flip(1), images)
     return torch.where(draw < GREY, luma, coloured)
 
@@ -107,3 +111,9 @@ def coarsen(images: Tensor) -> Tensor:
 def uniform(like: Tensor, count: int, low: float = 0.0, high: float = 1.0) -> Tensor:
     """(count,) draws between `low` and `high`, on the device of `like`."""
     return torch.rand(count, device=like.device, dtype=like.dtype) * (high - low) + low
+
+
+@lru_cache(maxsize=16)
+def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers put on the device once: a copy in every step would make the host wait."""
+    return torch.tensor(values, device=device)

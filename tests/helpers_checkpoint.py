@@ -26,6 +26,16 @@ FIELDS = """
       batch_size: {value: 16, source: paper, at: "1"}
       input_size: {value: 12, source: paper, at: "1"}
 """
+COLOURS = '''
+@dataset("tinycolours", version=1)
+class TinyColours(TinyFaces):
+    """The striped images, each channel another one."""
+    shape = (12, 12, 3)
+
+    def pixels(self, names):
+        for image in super().pixels(names):
+            yield np.stack([image, image // 3, 255 - image], axis=2)
+'''
 POSTER = """
       method.depth: {value: 1, source: choice, why: small}
       method.dims: {value: [16, 8, 4], source: choice, why: small}
@@ -77,6 +87,11 @@ tables:
     where: Table 2
     columns: [{{id: four, title: Four, protocol: tiny-4}}]
     rows: [{{id: wide, title: Wide, experiment: wide, cells: {{four: "50.00"}}}}]
+  - id: colours
+    title: POSTER on colours
+    where: Table 4
+    columns: [{{id: four, title: Four, protocol: tiny-colours}}]
+    rows: [{{id: raf, title: RAF, experiment: poster, cells: {{four: "50.00"}}}}]
   - id: poster-table
     title: POSTER
     where: Table 3
@@ -88,6 +103,8 @@ tables:
       - {{id: affectnet, title: AffectNet, experiment: poster-affectnet, cells: {{four: "50.00"}}}}
 """
 PROTOCOLS = """
+  - {id: tiny-colours, dataset: tinycolours, classes: [neutral, happiness, surprise, sadness], rule: plain,
+     synthetic: true}
   - {id: tiny-two, dataset: tinyfaces, classes: [neutral, happiness], rule: plain, synthetic: true}
 """
 
@@ -97,6 +114,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The outside package of helpers_engine under the declarations above; its jobs have imported POSTER already."""
     folder = install(tmp_path_factory.mktemp("checkpoints"))
     (folder / "tinyfer" / "__init__.py").write_text("import methods.poster\n")
+    (folder / "tinyfer" / "data.py").write_text(helpers_engine.DATA + COLOURS)
     (folder / "tiny.yaml").write_text(TABLES)
     (folder / "protocols.yaml").write_text(helpers_engine.PROTOCOLS + PROTOCOLS)
     return folder
@@ -134,24 +152,36 @@ def network(experiment: str, classes: int = 4, profile: declare.ProfileName = "q
     return built
 
 
-def images(split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images of tinyfaces as a network gets them, and their classes; written apart from the loop's own code."""
-    from tinyfer.data import TinyFaces  # type: ignore[import-not-found]
+def images(split: str, colour: str = "") -> tuple[torch.Tensor, torch.Tensor]:
+    """Images as a network gets them, and their classes; written apart from the loop's own code.
 
-    data = TinyFaces(None, declare.load().protocol("tiny-4"))
-    chosen = [i for i, name in enumerate(TinyFaces.splits_at) if name == split]
-    pixels = np.stack(list(data.pixels([data.names()[i] for i in chosen]))).astype(np.float32) / 255
-    grey = torch.from_numpy(pixels)[:, None].expand(-1, 3, -1, -1)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    return (grey - mean[:, None, None]) / std[:, None, None], torch.tensor([i % 4 for i in chosen])
+    Args:
+        colour: rgb | bgr: those of tinycolours; empty: the grey ones of tinyfaces.
+    """
+    from tinyfer import data  # type: ignore[import-not-found]
+
+    kind, protocol = (data.TinyColours, "tiny-colours") if colour else (data.TinyFaces, "tiny-4")
+    faces = kind(None, declare.load().protocol(protocol))
+    chosen = [i for i, name in enumerate(kind.splits_at) if name == split]
+    pixels = np.stack(list(faces.pixels([faces.names()[i] for i in chosen]))).astype(np.float32) / 255
+    if not colour:
+        pixels = np.stack([pixels] * 3, axis=3)
+    if colour == "bgr":
+        pixels = pixels[..., ::-1]
+    normal = (pixels - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+    return torch.from_numpy(np.ascontiguousarray(normal.transpose(0, 3, 1, 2))), torch.tensor([i % 4 for i in chosen])
+
+
+def probabilities(method: Method, colour: str = "") -> torch.Tensor:
+    """Of the test images (30, 4)."""
+    method.train(False)
+    with torch.no_grad():
+        return method.predict(images("test", colour)[0]).softmax(dim=1)
 
 
 def right(method: Method) -> int:
     """Test images a network gets right."""
-    method.train(False)
-    inputs, labels = images("test")
-    with torch.no_grad():
-        return int((method.predict(inputs).argmax(dim=1) == labels).sum())
+    return int((probabilities(method).argmax(dim=1) == images("test")[1]).sum())
 
 
 KNOWS: dict[str, torch.Tensor] = {}  # trained once for all tests

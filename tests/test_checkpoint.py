@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import helpers_engine
+import numpy as np
 import pytest
 import torch
-from helpers_checkpoint import folder_of, network, permuted, right, rows_of, save
+from helpers_checkpoint import folder_of, network, permuted, probabilities, right, rows_of, save
 from helpers_engine import CLASSES
 
 import run_all
@@ -41,6 +42,7 @@ def test_a_released_poster_is_evaluated_as_it_is(door: Any, tmp_path: Path, caps
     assert f"## poster-table: POSTER, by rafdb\\_best.pth ({sha[:12]})".replace("\\", "") in out
     assert "its epochs and how they were chosen are not known" in out
     assert "SYNTHETIC, not comparable" in out
+    assert "was read with colours" not in out  # they are grey
     folder = folder_of(tmp_path / "results", file)
     row = rows_of(folder)["tiny-4"]
     assert (row["selection"], row["epoch"], row["seed"], row["n"]) == ("released", "0", "0", "30")
@@ -231,14 +233,18 @@ def test_the_colour_order_is_another_run_and_said(
 ) -> None:
     method = network("poster")
     file = save(tmp_path / "x.pth", to_released(method.net.state_dict()))
-    for colour, runnable in (("bgr", 1), ("rgb", 1), ("bgr", 0)):
-        assert door("--checkpoint", str(file), "--table", "poster-table", "--colour", colour) == 0
+    for words, used, runnable in (((), "bgr", 1), (("--colour", "rgb"), "rgb", 1), (("--colour", "bgr"), "bgr", 0)):
+        assert door("--checkpoint", str(file), "--table", "colours", *words) == 0
         out = capsys.readouterr().out
         assert f"{1 - runnable} cached, {runnable} runnable" in out
-        assert ("colours rgb (--colour)" in out) == (colour == "rgb")
-        assert ("--colour rgb in place of the recipe's order" in out) == (colour == "rgb")
-        other = "rgb" if colour == "bgr" else "bgr"
-        assert f"poster:tiny-4 was read with colours {colour}; --colour {other} evaluates" in out
+        assert ("colours rgb (--colour)" in out) == (used == "rgb")
+        assert ("--colour rgb in place of the recipe's order" in out) == (used == "rgb")
+        other = "rgb" if used == "bgr" else "bgr"
+        assert f"poster:tiny-colours was read with colours {used}; --colour {other} evaluates" in out
+        run = rows_of(folder_of(tmp_path / "results", file))["tiny-colours"]["run"]
+        found = predictions(run, "released")[[f"p_{name}" for name in CLASSES]].to_numpy()
+        assert np.allclose(found, probabilities(method, used).numpy(), atol=1e-6)
+        assert not np.allclose(found, probabilities(method, other).numpy(), atol=1e-4)
 
 
 # -------------------------------------------------------------------------------------------------------- refused words
