@@ -41,9 +41,7 @@ def geometric(images: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     wide, high = (1.0 - 2.0 * mirrored) * size / aspect, size * aspect
     cosine, sine = angle.cos(), angle.sin()
     move = torch.stack([cosine * wide, -sine * high, sine * wide, cosine * high], dim=1).view(count, 2, 2)
-    back = torch.stack([cosine / wide, sine / wide, -sine / high, cosine / high], dim=1).view(
-        count, 2, 2
-    )  # its inverse
+    back = torch.stack([cosine / wide, sine / wide, -sine / high, cosine / high], dim=1).view(count, 2, 2)
     grid = F.affine_grid(torch.cat([back, -back @ shift], dim=2), list(images.shape), align_corners=False)
     turned = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     moved = ((points * 2 - 1) @ move.transpose(1, 2) + shift.transpose(1, 2) + 1) / 2
