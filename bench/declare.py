@@ -75,7 +75,8 @@ class Figure(Declared):
 
     A method's figure gets test images: `expression` names a class and one face of it is shown, faces each-class shows
     one of every class, all-test gives it the whole test split. A face shown is the first of its class that every
-    network of the figure classifies correctly, else the first.
+    network of the figure classifies correctly, else the first. `fallback` takes the place of `experiments` where a file
+    that those name is missing or the profile goes without it; its titles say what is not the paper's about them.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Figure(Declared):
     where: str
     draw: str  # confusion, or the name of a method's registered figure
     experiments: dict[str, str]  # title in the figure -> experiment
+    fallback: dict[str, str] = {}
     protocol: str
     expression: str = ""
     faces: Literal["", "each-class", "all-test"] = ""
@@ -183,7 +185,7 @@ class Declarations:
                 raise unknown(f"class in {figure.id}", figure.expression, classes)
             if bool(figure.expression) + bool(figure.faces) != (figure.draw != "confusion"):
                 raise UserError(f"figure '{figure.id}' needs either 'expression' or 'faces' (confusion: neither)")
-            for name in figure.experiments.values():
+            for name in (*figure.experiments.values(), *figure.fallback.values()):
                 self.experiment(name)
 
     def table(self, name: str) -> Table:

@@ -213,6 +213,7 @@ def _write_result(
         )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.net.state_dict().items()}
     about_network = {"run": spec["key"], "entry": run.entry.id, "classes": run.outputs or protocol.classes}
+    about_network |= {"checkpoint": run.checkpoint} if run.checkpoint else {}
     # one note: safetensors writes several in any order, and the same network is to be the same bytes
     store.write_bytes(folder / store.NETWORK, save(tensors, {"ferbench": json.dumps(about_network, sort_keys=True)}))
     codes, shown = [json.loads(text) for text in state.codes], _shown(run, data)
@@ -253,10 +254,10 @@ def _shown(run: matrix.Run, data: source.Data) -> dict[str, Any]:
 
 
 def _departures(run: matrix.Run, data: source.Data) -> tuple[str, ...]:
-    """Why a run is not on the published benchmark: its copy, and other preprocessing or colours than the recipe's."""
+    """Why a run is not on the published benchmark: its copy, other preprocessing or colours, another file's weights."""
     adapter = registry.find("dataset", run.entry.protocol.dataset).load()
     own = "" if adapter.own_data else getattr(adapter, "default_preprocessing", "")
-    found = list(data.departures)
+    found = [*data.departures, *run.departures]
     if own and run.asked_preprocessing not in ("", own):
         found.append(f"--preprocessing {run.asked_preprocessing} in place of {own}")
     if run.asked_colour:

@@ -27,6 +27,7 @@ class Run:
         checkpoint: SHA-256 of a file of weights that is evaluated in place of training; else empty.
         outputs: the classes in the order of that file's outputs, where it is not the protocol's.
         asked_colour: the order of colour channels asked for with it in place of the recipe's; empty where none was.
+        departures: why that file's numbers are not those of the row's own released file.
         asked_preprocessing: the profile asked for in place of the recipe's; empty where none was.
     """
 
@@ -43,6 +44,7 @@ class Run:
     checkpoint: str = ""
     outputs: tuple[str, ...] = ()
     asked_colour: str = ""
+    departures: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -98,6 +100,8 @@ class Run:
             parts["checkpoint"] = self.checkpoint
         if self.outputs:
             parts["outputs"] = list(self.outputs)
+        if self.departures:  # they change no number but its verdict, which an older result would still allow
+            parts["departures"] = list(self.departures)
         return hashlib.sha256(store.canonical(parts)).hexdigest()[:16]
 
     def source_hashes(self) -> dict[str, str]:
@@ -119,11 +123,17 @@ def _loop_version() -> int:
 
 
 def expand(declared: Declarations, claims: Iterable[Claim], profile: ProfileName, seeds: Iterable[int]) -> list[Run]:
-    """Unique runs behind `claims`, in declaration order. Cited claims and parameter counts need none."""
+    """Unique runs behind `claims`, in declaration order.
+
+    Cited claims and parameter counts need none. Nor does one whose files the profile goes without: its runs would not
+    be what the row says.
+    """
     found: dict[tuple[str, str, str, int, int], Run] = {}
     wanted = list(seeds)
     for claim in claims:
         if not claim.experiment or claim.metric.startswith("parameters") or not has_profile(declared, claim, profile):
+            continue
+        if goes_without(declared, claim.experiment, profile):
             continue
         entry = running_entry(declared, claim.experiment, claim.protocol, profile)
         for run in runs_of(declared, entry, profile, wanted):
@@ -134,6 +144,19 @@ def expand(declared: Declarations, claims: Iterable[Claim], profile: ProfileName
 def has_profile(declared: Declarations, claim: Claim, profile: ProfileName) -> bool:
     """Whether the claim's recipe declares the profile."""
     return profile == "paper" or profile in declared.recipe(declared.experiment(claim.experiment).recipe).profiles
+
+
+def goes_without(declared: Declarations, experiment: str, profile: ProfileName) -> tuple[str, ...]:
+    """The files that an experiment names and the profile's recipe drops or replaces on real data.
+
+    None under profile quick, which is synthetic and compared with nothing, nor where the recipe lacks the profile.
+    """
+    named = declared.experiment(experiment)
+    recipe = declared.recipe(named.recipe)
+    if profile == "quick" or profile not in ("paper", *recipe.profiles):
+        return ()
+    kept = recipe.override(profile).roles(named.weights)
+    return tuple(role for role in named.weights if role not in kept)
 
 
 def running_entry(declared: Declarations, experiment: str, protocol_id: str, profile: ProfileName) -> Entry:
@@ -208,15 +231,18 @@ def with_preprocessing(runs: Iterable[Run], asked: Mapping[str, str]) -> list[Ru
     return found
 
 
-def of_checkpoint(run: Run, sha256: str, outputs: Sequence[str] = (), colour: str = "") -> Run:
+def of_checkpoint(
+    run: Run, sha256: str, outputs: Sequence[str] = (), colour: str = "", departures: Sequence[str] = ()
+) -> Run:
     """The run that evaluates a file of weights in place of training: it needs no other weights.
 
     Args:
         outputs: the classes in the order of the file's outputs; empty: the protocol's order.
         colour: rgb | bgr, the order of the channels its network gets; empty: the recipe's.
+        departures: why the file's numbers get no verdict.
     """
     other = tuple(outputs) if tuple(outputs) != run.entry.protocol.classes else ()
-    run = replace(run, checkpoint=sha256, outputs=other, weights=(), stages={})
+    run = replace(run, checkpoint=sha256, outputs=other, weights=(), stages={}, departures=tuple(departures))
     if colour in ("", run.recipe["colour"]):
         return run
     return replace(run, recipe={**run.recipe, "colour": colour}, asked_colour=colour)
@@ -263,6 +289,7 @@ def specification(
         found["stages"] = dict(stages)
     if checkpoint is not None:
         found |= {"checkpoint": str(checkpoint.resolve()), "outputs": list(run.outputs), "colour": run.asked_colour}
+        found["departures"] = list(run.departures)
     return found
 
 
@@ -275,5 +302,5 @@ def find_run(declared: Declarations, spec: dict[str, Any]) -> Run:
         (run,) = with_preprocessing([run], {entry.protocol.dataset: asked})
     if spec.get("checkpoint"):
         given = store.sha256_file(Path(spec["checkpoint"]))
-        run = of_checkpoint(run, given, spec.get("outputs", ()), spec.get("colour", ""))
+        run = of_checkpoint(run, given, spec.get("outputs", ()), spec.get("colour", ""), spec.get("departures", ()))
     return run

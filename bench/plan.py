@@ -32,7 +32,7 @@ class Planned:
     Attributes:
         key: content key; empty while data (its own or a stage's) has not been read yet, or when blocked.
         folder: where the finished run lies, when cached.
-        reason: why it is blocked, or what is remarkable about a cached run.
+        reason: why it is blocked; else what is remarkable about the run that is cached, or about its cached stages.
         unblock: what to do about it.
         seconds: estimated time to run, None where nothing like it has run yet.
         data_hash: of its own data, once that has been read.
@@ -198,7 +198,8 @@ class _Decisions:
             return Planned(run, "blocked", reason=stopped.message, unblock=stopped.hint)
         stages = {role: self._of_stage(stage) for role, stage in run.stages.items()}
         manifest = self.planner.manifest(run.entry.protocol, run.preprocessing)
-        planned = Planned(run, "runnable", seconds=_seconds(run, manifest, rates), stages=stages)
+        told = "; ".join(f"stage {role}: {stage.reason}" for role, stage in stages.items() if stage.reason)
+        planned = Planned(run, "runnable", reason=told, seconds=_seconds(run, manifest, rates), stages=stages)
         if manifest is None:
             return planned
         planned = replace(planned, data_hash=manifest["hash"])
@@ -210,10 +211,8 @@ class _Decisions:
     def _cached(self, planned: Planned, folder: Path | None) -> Planned:
         if folder is None:
             return planned
-        return Planned(
-            planned.run, "cached", planned.key, folder, reason=_changed_source(planned.run, folder),
-            data_hash=planned.data_hash, stages=planned.stages,
-        )  # fmt: skip
+        told = "; ".join(filter(None, [_changed_source(planned.run, folder), planned.reason]))
+        return replace(planned, status="cached", folder=folder, reason=told, seconds=None)
 
     @cached_property
     def _rates(self) -> Rates:

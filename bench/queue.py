@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import declare, store
+from bench import declare, provenance, store
 
 POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 60.0  # for a job to write its checkpoint when it is asked to stop
@@ -52,6 +52,7 @@ class _Running:
     process: subprocess.Popen[bytes]
     begun: float
     log: Path
+    specification: Path
 
 
 @dataclass
@@ -111,14 +112,18 @@ class Local:
         for stale in ("progress.json", "error.txt"):
             (folder / stale).unlink(missing_ok=True)
         device = self.devices[slot % len(self.devices)]
-        store.write_json(folder / "specification.json", {**task.specification, "device": device})
+        # another queue's job may hold the run's lock: its log goes on, and each queue has a specification of its own
+        specification = folder / f"specification-{os.getpid()}-{id(self)}.json"
+        store.write_json(specification, {**task.specification, "device": device})
         log = folder / "log.txt"
-        with log.open("wb") as stream:
+        with log.open("ab") as stream:
+            stream.write(f"--- {provenance.now()} process {os.getpid()} starts a job on {device}\n".encode())
+            stream.flush()
             process = subprocess.Popen(
-                [sys.executable, "-m", "bench.job", str(folder / "specification.json")],
+                [sys.executable, "-m", "bench.job", str(specification)],
                 stdout=stream, stderr=subprocess.STDOUT, env=_environment(self.slots), start_new_session=True,
             )  # fmt: skip
-        self._running[slot] = _Running(task, process, time.monotonic(), log)
+        self._running[slot] = _Running(task, process, time.monotonic(), log, specification)
 
     def _reap(self) -> list[Outcome]:
         found = []
@@ -127,6 +132,7 @@ class Local:
             if status is None:
                 continue
             del self._running[slot]
+            job.specification.unlink(missing_ok=True)
             seconds = time.monotonic() - job.begun
             if status == 0:
                 found.append(Outcome(job.task, "done", seconds))
@@ -145,6 +151,7 @@ class Local:
             except (subprocess.TimeoutExpired, KeyboardInterrupt):  # the second Ctrl-C means now
                 job.process.kill()
                 job.process.wait()
+            job.specification.unlink(missing_ok=True)
         self._running.clear()
 
 

@@ -74,16 +74,47 @@ class Registered:
         return plugin
 
     def source_hash(self) -> str:
-        """Hash of the plug-in's Python files: its folder where it has one, else its file and those named after it."""
+        """Hash of the plug-in's Python files: its folder where it has one, else its file and those named after it.
+
+        With them go the modules of methods/ that they import, and those that these import.
+        """
         folder = self.path.parent
-        if folder == ROOT / HOMES[self.kind]:
-            return hash_files([self.path, *folder.glob(f"{self.path.stem}_*.py")])
-        return hash_files(folder.glob("*.py"))
+        alone = folder == ROOT / HOMES[self.kind]
+        own = [self.path, *folder.glob(f"{self.path.stem}_*.py")] if alone else list(folder.glob("*.py"))
+        return hash_files([*own, *_imported(own)])
 
 
 def hash_files(files: Iterable[Path]) -> str:
     """16 hex digits over the contents of files, in name order."""
     return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(set(files)))).hexdigest()[:16]
+
+
+def _imported(files: Iterable[Path]) -> set[Path]:
+    """Modules of methods/ that files import, and those that these import; read from their source, never imported."""
+    found: set[Path] = set()
+    waiting = list(files)
+    while waiting:
+        for name in _imports(waiting.pop().read_bytes()):
+            path = ROOT.joinpath(*name.split("."))
+            for file in (path.with_suffix(".py"), path / "__init__.py"):
+                if file.is_file() and file not in found:
+                    found.add(file)
+                    waiting.append(file)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _imports(source: bytes) -> tuple[str, ...]:
+    """Dotted names under methods/ that a source imports; `from a import b` may name the module a.b."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError):
+        return ()  # whoever runs it is told
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(name for name in names if name.startswith("methods."))
 
 
 def find(kind: Kind, name: str) -> Registered:

@@ -16,11 +16,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench import registry, store, weight_files, weights
+from bench import registry, store, weight_files, weights, weights_add
 from bench.data.classes import class_name
+from bench.declare import Protocol
 from bench.errors import UserError, unknown
 from bench.matrix import Run
 from bench.method import Context, Method, Spec
+
+ASKED = "--checkpoint-classes"  # who says so, where the command line does
+TITLES = {"rafdb": "RAF-DB", "affectnet": "AffectNet", "ferplus": "FERPlus", "ckplus": "CK+", "synthfer": "SynthFER"}
 
 
 # ------------------------------------------------------------------------------------------------------------- the file
@@ -33,6 +37,9 @@ class Released:
         outputs: classes in the order of its outputs; empty where nothing says so.
         outputs_from: who says so.
         trained_on: what it was trained on, in words; empty where nothing says so.
+        dataset: what it was trained on, by id; empty where nothing says so.
+        ours: the entry that was trained, where a run of ours made the file.
+        copy_of: SHA-256 of the file that an evaluation of ours wrote down again as this one.
     """
 
     path: Path
@@ -41,35 +48,69 @@ class Released:
     outputs: tuple[str, ...] = ()
     outputs_from: str = ""
     trained_on: str = ""
+    dataset: str = ""
+    ours: str = ""
+    copy_of: str = ""
 
 
-def find(file: str, classes: str = "") -> Released:
+def find(file: str, classes: str, protocols: Mapping[str, Protocol]) -> Released:
     """Read a file, or that of a role of weights.yaml, safely.
 
     Args:
         file: a path or a role.
         classes: the order of its outputs, "surprise,fear,..."; empty where it is not given.
+        protocols: by id, to tell on which dataset a network of ours was trained.
 
     Raises:
-        UserError: no such file, one that is no weight file, or no order of classes.
+        UserError: no such file, one that is no weight file or not its role's, or no order of classes.
     """
     given = class_order(classes) if classes else ()
     path = _path(file)
     state = weight_files.read_state(path)
-    found = _described(Released(path, store.sha256_file(path), state))
-    return replace(found, outputs=given, outputs_from="--checkpoint-classes") if given else found
+    found = _described(Released(path, store.sha256_file(path), state), protocols)
+    return replace(found, outputs=given, outputs_from=ASKED) if given else found
 
 
-def _described(file: Released) -> Released:
+def _described(file: Released, protocols: Mapping[str, Protocol]) -> Released:
     """The file with what its record, or the notes of a run of ours, say of it."""
     record, ours = _record(file.path, file.sha256), _notes(file.path)
+    if ours is not None:  # before the record: added under a role, a network of ours stays ours
+        file = replace(file, outputs=ours.classes, outputs_from="the file's own notes")
+        if ours.checkpoint:
+            told = f"checkpoint {ours.checkpoint[:12]}, written down again by an evaluation on {ours.protocol}"
+            return replace(file, trained_on=told, copy_of=ours.checkpoint)
+        dataset = protocols[ours.protocol].dataset if ours.protocol in protocols else ""
+        return replace(file, trained_on=f"{ours.entry}, by us", dataset=dataset, ours=ours.entry)
     if record is not None:
+        weights_add.verify(record.role, file.path, file.state)
+        said_by = f"weights.yaml, {record.role}"
         return replace(
-            file, outputs=record.classes, outputs_from=f"weights.yaml, {record.role}", trained_on=record.title
+            file, outputs=record.classes, outputs_from=said_by, trained_on=record.title, dataset=record.dataset
         )
-    if ours is not None:
-        return replace(file, outputs=ours[1], outputs_from="the file's own notes", trained_on=f"{ours[0]}, by us")
     return file
+
+
+def cross_dataset(file: Released, run: Run) -> tuple[str, str] | None:
+    """The dataset a file was trained on and the run's, by title; None where they are one, or nothing says the first."""
+    tested = run.entry.protocol.dataset
+    if file.dataset in ("", tested):
+        return None
+    return TITLES.get(file.dataset, file.dataset), TITLES.get(tested, tested)
+
+
+def departures(file: Released, run: Run) -> tuple[str, ...]:
+    """Why a file's numbers on a run's row are not those of the row's own released file."""
+    found = []
+    if file.ours:
+        trained, row = file.ours.partition(":")[0], run.entry.experiment.id
+        other = "" if trained == row else f", another configuration than {row}"
+        found.append(f"trained by this project as {trained}{other}: not a released file")
+    if file.copy_of:
+        found.append(f"the copy of {file.copy_of[:12]} that an evaluation left: not a released file, evaluate that one")
+    crossed = cross_dataset(file, run)
+    if crossed is not None:
+        found.append(f"trained on {crossed[0]}, tested on {crossed[1]}: a cross-dataset test")
+    return tuple(found)
 
 
 def _path(file: str) -> Path:
@@ -94,8 +135,20 @@ def _record(path: Path, sha256: str) -> weights.Record | None:
     return None
 
 
-def _notes(path: Path) -> tuple[str, tuple[str, ...]] | None:
-    """Entry and classes that a run of ours notes in its model.safetensors."""
+@dataclass(frozen=True)
+class _Notes:
+    """What a run of ours notes in its model.safetensors; `checkpoint` is the SHA-256 of a file it only evaluated."""
+
+    entry: str
+    classes: tuple[str, ...]
+    checkpoint: str
+
+    @property
+    def protocol(self) -> str:
+        return self.entry.partition(":")[2]
+
+
+def _notes(path: Path) -> _Notes | None:
     if weight_files.kind(path) != "safetensors":
         return None
     from safetensors import safe_open
@@ -104,8 +157,8 @@ def _notes(path: Path) -> tuple[str, tuple[str, ...]] | None:
         noted = stream.metadata() or {}
     try:
         about = json.loads(noted["ferbench"])
-        return str(about["entry"]), tuple(map(str, about["classes"]))
-    except (KeyError, TypeError, ValueError):
+        return _Notes(str(about["entry"]), tuple(map(str, about["classes"])), str(about.get("checkpoint", "")))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None
 
 

@@ -62,7 +62,7 @@ class ExtraRow(Declared):
     """A row of ours that the paper does not print, in the place of one that it does; shown apart and never judged.
 
     It answers with the protocol and metric of the row it stands for. `run: fallback` rows run, on real data, where an
-    external file of that row is missing; `asked` rows only with --extra all.
+    external file of that row is missing or the profile goes without it; `asked` rows only with --extra all.
     """
 
     id: str

@@ -43,7 +43,9 @@ class Record(Declared):
 
     Attributes:
         bytes, sha256, tensors: of exactly one file; zero or empty where it is not known, or where several will do.
+        counters: of those tensors, BatchNorm's batch counters, which an old file may lack.
         classes: of a whole classifier, in the order of its outputs.
+        dataset: what that classifier was trained on.
     """
 
     role: str
@@ -58,8 +60,10 @@ class Record(Declared):
     keys: str
     left_out: tuple[str, ...] = ()
     tensors: int = 0
+    counters: int = 0
     has: dict[str, tuple[int, ...]] = {}  # noqa: RUF012  # pydantic copies it
     classes: tuple[str, ...] = ()
+    dataset: str = ""
     hub: Hub | None = None
     bundled: Bundled | None = None
     fallback: str = ""

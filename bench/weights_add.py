@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ class Added:
     Attributes:
         held: tensors in the file.
         used: those that the role's network loads.
+        absent: batch counters of BatchNorm that an old file lacks, as it may.
         new: whether anything was copied; a file that is there already is not.
     """
 
@@ -30,6 +31,7 @@ class Added:
     sha256: str
     held: int
     used: int
+    absent: int
     new: bool
 
 
@@ -44,55 +46,77 @@ def add(role: str, file: Path, replace: bool = False) -> Added:
         UserError: it cannot be read safely, is another role's file, or another file is there; DiskFull.
     """
     state = weight_files.read_state(file)
-    used = _verify(role, file, state)
+    used, absent = verify(role, file, state)
     sha256 = store.sha256_file(file)
     before = [path for path in _places(role) if path.is_file()]
     if before and store.sha256_file(before[0]) == sha256:
-        return Added(before[0], sha256, len(state), used, new=False)
+        _remove(before[1:])
+        return Added(before[0], sha256, len(state), used, absent, new=False)
     if before and not replace:
         raise UserError(f"{before[0]} is another file of '{role}'", "give --replace to put this one in its place")
     safe = weight_files.kind(file) == "safetensors"
     path = weights.folder() / (role + (".safetensors" if safe else ".pth"))
+    if before:  # the old one takes the new one's name first: killed at any point, one file of the role is there
+        _remove(before[1:])
+        os.replace(before[0], path)
     with file.open("rb") as source:
         store.write_stream(path, lambda target: shutil.copyfileobj(source, target, 1 << 20))
-    for other in before:
-        if other != path:
-            other.unlink()
     if weights.hashes((role,))[role] != sha256:
         raise UserError(f"{path}: the copy differs from {file}", "the file changed meanwhile, or a disk is failing")
-    return Added(path, sha256, len(state), used, new=True)
+    return Added(path, sha256, len(state), used, absent, new=True)
 
 
 def _places(role: str) -> list[Path]:
     return [weights.folder() / (role + suffix) for suffix in weights.SUFFIXES]
 
 
-def _verify(role: str, file: Path, state: Mapping[str, Tensor]) -> int:
-    """Hold a file's tensors against the role's record; returns how many of them its network loads."""
+def _remove(leftovers: Iterable[Path]) -> None:
+    for path in leftovers:
+        path.unlink()
+
+
+def verify(role: str, file: Path, state: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Hold a file and its tensors against the role's record.
+
+    Returns:
+        How many tensors its network loads, and how many batch counters of BatchNorm are absent, as in old files.
+
+    Raises:
+        UserError: it is another file; the hint names the role that it fits.
+    """
     record = weights.records().get(role)
     if record is None:
-        return len(state)
+        return len(state), 0
     lacking = [name for name, shape in record.has.items() if name not in state or state[name].shape != shape]
     if lacking:
         name = lacking[0]
         found = f"has shape {tuple(state[name].shape)}" if name in state else f"is not in it ({next(iter(state))} is)"
         wanted = f"'{name}' of shape {record.has[name]}"
         raise UserError(f"{file}: not the file of '{role}': {wanted} {found}", _whose(state))
-    used = [name for name in state if not name.startswith(record.left_out)]
-    old = not any(name.endswith(weight_files.COUNTERS) for name in state)
-    if record.tensors and len(used) != record.tensors and not old:
-        message = f"{file}: {len(used)} tensors for '{role}', which loads {record.tensors}"
-        raise UserError(message, f"see `python run_all.py weights show {role}`")
+    used, loads, absent = _counted(record, state)
+    if record.tensors and used != loads:
+        without = " without batch counters" if absent else ""
+        raise UserError(f"{file}: {used} tensors for '{role}', which loads {loads}{without}", _whose(state))
     weights.check(role, file)
-    return len(used)
+    return used, absent
+
+
+def _counted(record: weights.Record, state: Mapping[str, Tensor]) -> tuple[int, int, int]:
+    """Tensors that are loaded, those that should be, and the batch counters that are absent: all of them, or none."""
+    used = [name for name in state if not name.startswith(record.left_out)]
+    absent = 0 if any(name.endswith(weight_files.COUNTERS) for name in used) else record.counters
+    return len(used), record.tensors - absent, absent
 
 
 def _whose(state: Mapping[str, Tensor]) -> str:
-    fits = [
-        record.role for record in weights.records().values()
-        if record.has and all(name in state and state[name].shape == shape for name, shape in record.has.items())
-    ]  # fmt: skip
+    fits = [record.role for record in weights.records().values() if record.has and _fits(record, state)]
     return f"it looks like {' or '.join(fits)}" if fits else "no record of the registry fits it"
+
+
+def _fits(record: weights.Record, state: Mapping[str, Tensor]) -> bool:
+    used, wanted, _ = _counted(record, state)
+    named = all(name in state and state[name].shape == shape for name, shape in record.has.items())
+    return named and (not record.tensors or used == wanted)
 
 
 # -------------------------------------------------------------------------------------------------------------- the hub

@@ -51,7 +51,7 @@ def main(declared: declare.Declarations, args: argparse.Namespace, root: Path | 
     _refuse(args)
     from bench import released
 
-    file = released.find(args.checkpoint, args.checkpoint_classes)
+    file = released.find(args.checkpoint, args.checkpoint_classes, declared.protocols)
     args = argparse.Namespace(**{**vars(args), "checkpoint": str(file.path)})
     print(_about(file))
     profile: declare.ProfileName = args.profile or ("paper" if root else "quick")
@@ -59,7 +59,10 @@ def main(declared: declare.Declarations, args: argparse.Namespace, root: Path | 
         print("profile quick: SYNTHETIC faces made on this machine; no number below is comparable with a paper's")
     tables, candidates = _fitting(declared, args, profile, file)
     fitting = [run for one in candidates if not one.why_not for run in one.runs]
-    runs = [matrix.of_checkpoint(run, file.sha256, file.outputs, args.colour) for run in fitting]
+    runs = [
+        matrix.of_checkpoint(run, file.sha256, file.outputs, args.colour, released.departures(file, run))
+        for run in fitting
+    ]
     runs = filtered(declared, args, matrix.with_preprocessing(runs, asked_preprocessing(args)))
     for line in _shown(candidates, runs, file):
         print(line)
@@ -160,6 +163,8 @@ def _shown(candidates: Sequence[Candidate], runs: Sequence[matrix.Run], file: Re
         run = chosen.get(one.entry.id)
         if run is not None:
             yield f"  answers {one.name} ({_numbers(one)}): {_reading(run, file)}"
+            if run.departures:
+                yield f"    without a verdict: {'; '.join(run.departures)}"
     others = [one for one in candidates if not one.why_not and one.entry.id not in chosen]
     if others:
         yield f"  not asked for, it would answer: {', '.join(one.name for one in others)}"
@@ -188,8 +193,13 @@ def _numbers(*candidates: Candidate) -> str:
 
 def _reading(run: matrix.Run, file: Released) -> str:
     """How a network's inputs and outputs are read."""
+    from bench.released import ASKED, cross_dataset
+
     classes = run.entry.protocol.classes
     said_by = file.outputs_from or "the numbering of the dataset's publishers"
+    crossed = cross_dataset(file, run)
+    if crossed is not None and file.outputs_from != ASKED:
+        said_by += f", the order of {crossed[0]}, applied to {crossed[1]}"
     colour = f"{run.recipe['colour']} ({'--colour' if run.asked_colour else f'recipe {run.entry.experiment.recipe}'})"
     return f"outputs {', '.join(file.outputs or classes)} ({said_by}); colours {colour}"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import declare, matrix, plan, registry, store
+from bench import declare, extra, matrix, plan, registry, store
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,6 +24,14 @@ def figures_of(declared: declare.Declarations, tables: Sequence[declare.Table]) 
     return [figure for figure in declared.figures.values() if (figure.paper, figure.protocol) in asked]
 
 
+def chosen(declared: declare.Declarations, figure: declare.Figure, profile: declare.ProfileName) -> declare.Figure:
+    """The figure, of its fallback's experiments where runs of its own lack a file here."""
+    named = figure.experiments.values() if figure.fallback else ()
+    if any(extra.lacks_file(declared, experiment, figure.protocol, profile) for experiment in named):
+        return figure.model_copy(update={"experiments": figure.fallback})
+    return figure
+
+
 def figure_runs(
     declared: declare.Declarations, figures: Sequence[declare.Figure], profile: declare.ProfileName, seed: int
 ) -> list[matrix.Run]:
@@ -31,7 +39,7 @@ def figure_runs(
     return [
         run
         for figure in figures
-        for experiment in figure.experiments.values()
+        for experiment in chosen(declared, figure, profile).experiments.values()
         for run in matrix.runs_of(
             declared, matrix.running_entry(declared, experiment, figure.protocol, profile), profile, [seed]
         )
@@ -43,14 +51,14 @@ def draw_figures(
     root: Path | None, seed: int, preprocessing: Mapping[str, str], device: str,
 ) -> None:  # fmt: skip
     """Draw what can be drawn into <results>/figures/; say for each figure where it is or why it is not."""
-    for figure in figures:
+    for figure in (chosen(declared, figure, profile) for figure in figures):
         runs = figure_runs(declared, [figure], profile, seed)
         read = {run.entry.protocol.dataset for run in runs}
         own = {dataset: name for dataset, name in preprocessing.items() if dataset in read}
         planned = plan.plan(matrix.with_preprocessing(runs, own), root, results)
         missing = [p for p in planned if p.status != "cached"]
         if missing:
-            reason = missing[0].reason or "not run yet"
+            reason = missing[0].reason if missing[0].status == "blocked" else "not run yet"
             print(f"{figure.id}: not drawn, {missing[0].run.name}: {reason}")
             continue
         try:

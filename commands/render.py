@@ -6,6 +6,7 @@ With a data root, kept runs are first scored on the subsets whose lists have com
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from bench.errors import UserError
 from bench.plan import Planned
 from commands.arguments import add_variant, seed, tables_asked
 
-REAL: tuple[str, ...] = ("paper", "short")
+REAL: tuple[declare.ProfileName, ...] = ("paper", "short")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -75,8 +76,8 @@ def draw(
     """Compare, write <results>/tables/ and print.
 
     Args:
-        profile: quick renders synthetic results alone; anything else renders real ones, the paper profile's where there
-            are some, else the shortened recipe's.
+        profile: of the runs asked for. quick renders synthetic results alone; anything else renders real ones, the
+            paper profile's where there are some, else the shortened recipe's.
         seeds: seeds wanted.
         format: what to print; empty prints the summary alone.
         planned: the plan at hand, for the reasons of blocked cells; made here when empty.
@@ -92,9 +93,10 @@ def draw(
     runs = _read(pd, results / "runs.csv")
     runs = runs if only is None else runs[runs["run"].isin(list(only))]
     measured = Results(runs, _read(pd, results / "per_class.csv"), results / "confusion")
+    profiles: tuple[declare.ProfileName, ...] = ("quick",) if profile == "quick" else REAL
     settings = compare.Settings(
         seeds=len(seeds),
-        profiles=("quick",) if profile == "quick" else REAL,
+        profiles=profiles,
         selection=selection or "",
         folds={protocol.id: protocol.folds for protocol in declared.protocols.values()},
         stand_ins={protocol.id: protocol.stand_in for protocol in declared.protocols.values()},
@@ -102,7 +104,10 @@ def draw(
         blocked=_blocked(declared, tables, extras, profile, planned, root) if blocked is None else blocked,
         deviations=_deviations(declared, tables, profile) if blocked is None else {},
         correct=_answers(results),
+        networks=_networks(results),
         asked=frozenset(claim.cell for claim in extras),
+        profile=profile,
+        unanswerable=_unanswerable(declared, tables, profiles),
     )
     comparisons = [compare.compare(table, measured, settings) for table in tables]
     folder = results / "tables"
@@ -146,9 +151,26 @@ def _blocked(
         if stop is None and scored.subset_of:
             stop = planner.blocker(declare.Entry(experiment=entry.experiment, protocol=scored), ())
         if stop is not None:
-            told = [stop.message.rstrip("."), stop.hint] if stop.hint else [stop.message]
-            found[claim.experiment, claim.protocol] = ". ".join(told)
+            found[claim.experiment, claim.protocol] = _told(stop)
     return found
+
+
+def _unanswerable(
+    declared: declare.Declarations, tables: Sequence[declare.Table], profiles: Sequence[declare.ProfileName]
+) -> dict[tuple[str, str], str]:
+    """(cell, profile) -> why runs under that profile are no answer to the cell."""
+    return {
+        (claim.cell, profile): _told(stop)
+        for table in tables
+        for claim in (*table.claims(), *table.extra_claims())
+        for profile in profiles
+        if (stop := extra.unanswerable(declared, table, claim, profile)) is not None
+    }
+
+
+def _told(stop: UserError) -> str:
+    """A reason and what to do about it, in one line."""
+    return f"{stop.message.rstrip('.')}. {stop.hint}" if stop.hint else stop.message
 
 
 def _deviations(
@@ -180,6 +202,22 @@ def _answers(results: Path) -> Any:
             return None
 
     return answers
+
+
+def _networks(results: Path) -> Any:
+    """What a run's manifest says of the networks it was built on; nothing where it is gone; read once a run."""
+    from functools import cache
+
+    @cache
+    def networks(run: str) -> dict[str, str]:
+        folder = store.find_result(run, results)
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8")) if folder else {}
+            return {role: made["sha256"] for role, made in manifest.get("stages", {}).items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
+    return networks
 
 
 def _confusions(declared: declare.Declarations, comparisons: Sequence[Any], results: Path) -> None:

@@ -111,8 +111,8 @@ def main(args: argparse.Namespace) -> int:
     if not args.plan:
         planned = recheck(planned, root, results, args)
     print_plan(planned, detailed=args.plan)
-    print_extra(tables, extras)
-    unanswered = print_unanswered(declared, args, claims, profile, root)
+    print_extra(declared, args, tables, extras, profile)
+    unanswered = print_unanswered(declared, args, tables, extras, profile, root)
     blocked = bool(unanswered) or any(p.status == "blocked" for p in planned)
     if args.plan:
         return BLOCKED if blocked else DONE
@@ -237,7 +237,7 @@ def print_plan(planned: Sequence[Planned], detailed: bool) -> None:
     if detailed:
         for p in planned:
             notes = [p.key, p.status if p.only_stage else "", p.reason]
-            notes += [f"about {duration(p.seconds)}" if p.seconds and not p.reason else ""]
+            notes += [f"about {duration(p.seconds)}" if p.seconds else ""]
             print("  ".join([f"  {'stage' if p.only_stage else p.status:8}", p.run.name, *filter(None, notes)]))
     changed = sum(p.status == "cached" and bool(p.reason) for p in planned)
     if changed and not detailed:
@@ -250,23 +250,31 @@ def print_plan(planned: Sequence[Planned], detailed: bool) -> None:
         print(f"  blocked ({runs} runs): {reason}" + (f"\n    -> {unblock}" if unblock else ""))
 
 
-def print_extra(tables: Sequence[declare.Table], extras: Sequence[declare.Claim]) -> None:
-    """One line for each table with the rows asked for that its paper does not print."""
+def print_extra(
+    declared: declare.Declarations, args: argparse.Namespace, tables: Sequence[declare.Table],
+    extras: Sequence[declare.Claim], profile: declare.ProfileName,
+) -> None:  # fmt: skip
+    """The rows asked for that a paper's table does not print, and those the profile leaves out; a line each."""
     for table in tables:
         asked = {claim.row for claim in extras if claim.table == table.id}
         titles = [row.title for row in table.extra if row.id in asked]
         if titles:
             print(f"  not in the paper's {table.id} (--extra none leaves them out): {'; '.join(titles)}")
+        for reason, titles in extra.left_out(declared, table, profile).items() if args.extra == "all" else ():
+            print(f"  left out of {table.id}: {'; '.join(titles)} ({reason})")
 
 
 def print_unanswered(
-    declared: declare.Declarations, args: argparse.Namespace, claims: Sequence[declare.Claim],
-    profile: declare.ProfileName, root: Path | None,
+    declared: declare.Declarations, args: argparse.Namespace, tables: Sequence[declare.Table],
+    extras: Sequence[declare.Claim], profile: declare.ProfileName, root: Path | None,
 ) -> int:  # fmt: skip
-    """Cells that no run can answer here: lists of a subset, a method to count, a profile a recipe lacks."""
+    """Cells that no run can answer here: lists of a subset, a method to count, a profile that a recipe lacks or that
+    goes without what the row is about.
+    """
     planner = plan.Planner(root)
     reasons: dict[tuple[str, str], int] = {}
-    for claim in (claim for claim in claims if claim.experiment):
+    asked = [(table, claim) for table in tables for claim in (*table.claims(), *extras) if claim.table == table.id]
+    for table, claim in ((table, claim) for table, claim in asked if claim.experiment):
         if not passes(args, matrix.running_entry(declared, claim.experiment, claim.protocol, profile)):
             continue
         scored = declared.protocol(matrix.scored_protocol(declared, claim, profile))
@@ -274,6 +282,8 @@ def print_unanswered(
         if not matrix.has_profile(declared, claim, profile):
             recipe = declared.experiment(claim.experiment).recipe
             stop = UserError(f"recipe '{recipe}' declares no profile '{profile}'", "use another --profile")
+        elif unlike := extra.unanswerable(declared, table, claim, profile):
+            stop = unlike
         elif claim.metric.startswith("parameters"):
             stop = planner.built(declared.experiment(claim.experiment))
         elif scored.subset_of:

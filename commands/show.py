@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench import collect, declare, matrix, plan, registry, store, variants
+from bench import collect, declare, extra, matrix, plan, registry, store, variants
 from bench.data.source import data_root
 from bench.errors import UserError
 from commands.arguments import add_variant
@@ -82,10 +82,13 @@ def _entry_facts(
     status = {"status": planned.status, "key": planned.key or "known once the data has been read"}
     if planned.reason:
         status |= {"why": planned.reason, "unblock": planned.unblock}
+    unlike = claim and extra.unanswerable(declared, declared.table(claim.table.split("@")[0]), claim, args.profile)
+    if unlike:
+        status |= {"status": "blocked", "why": unlike.message, "unblock": unlike.hint}
     return {
         "entry": {
             "id": entry.id, "method": experiment.method, "backbone": experiment.backbone,
-            "pretraining": experiment.pretraining, "augmentation": experiment.augmentation, "options": run.options,
+            "pretraining": run.pretraining, "augmentation": experiment.augmentation, "options": run.options,
             "weights": list(run.weights), "note": experiment.note,
         },
         **({"stages": _stages(run, planned)} if run.stages else {}),
@@ -95,7 +98,7 @@ def _entry_facts(
             "notes": protocol.notes, "access": protocol.access,
         },
         "recipe": {"id": recipe.id, "profile": args.profile, "fields": _recipe_facts(recipe, args.profile)},
-        "deviations": _deviations(recipe, args.profile),
+        "deviations": _deviations(recipe, run) + _not_printed(declared, experiment.id),
         "size": _size(run),
         "run": {**status, "profile": args.profile, "seed": args.seed, "folds": max(1, entry.protocol.folds)},
         "results": _results(store.results_folder(args.results, args.profile), experiment.id, scored),
@@ -120,7 +123,7 @@ def _recipe_facts(recipe: declare.Recipe, profile: declare.ProfileName) -> dict[
     for name, value in recipe.values("paper").items():
         found.setdefault(name, {"value": value, "source": "default", "why": "changes nothing"})
     for name, value in {**override.fields, **{f"method.{k}": v for k, v in override.options.items()}}.items():
-        was = found.get(name, {}).get("value")
+        was = found.get(name, {}).get("value", "the method's default")
         if value != was:
             found[name] = {
                 "value": value,
@@ -130,15 +133,32 @@ def _recipe_facts(recipe: declare.Recipe, profile: declare.ProfileName) -> dict[
     return found
 
 
-def _deviations(recipe: declare.Recipe, profile: declare.ProfileName) -> list[str]:
-    """What is not from the paper or its code: choices, and the profile's scaling."""
+def _deviations(recipe: declare.Recipe, run: matrix.Run) -> list[str]:
+    """What is not from the paper or its code: choices, and what the profile scales, drops and replaces."""
     found = [
         f"{name} = {field.value}: {field.why}" for name, field in recipe.fields.items() if field.source == "choice"
     ]
-    override = recipe.override(profile)
+    override, profile, experiment = recipe.override(run.profile), run.profile, run.entry.experiment
     if profile != "paper":
         found.append(f"profile {profile}: {override.why}: {json.dumps({**override.fields, **override.options})}")
+    if run.pretraining != experiment.pretraining:
+        found.append(f"profile {profile}: no pretraining in place of {experiment.pretraining}")
+    for role in experiment.weights:
+        used = "".join(override.roles((role,)))
+        if used != role:
+            found.append(f"profile {profile}: {used or 'random weights'} in place of {role}")
     return found
+
+
+def _not_printed(declared: declare.Declarations, experiment: str) -> list[str]:
+    """Why there are rows of ours with an experiment that no paper's row has."""
+    if any(claim.experiment == experiment for claim in declared.claims()):
+        return []
+    found: dict[str, None] = {}
+    for table in declared.tables.values():
+        rows = {claim.row for claim in table.extra_claims() if claim.experiment == experiment}
+        found |= dict.fromkeys(row.why for row in table.extra if row.id in rows)
+    return [f"our row, not printed in the paper: {why}" for why in found]
 
 
 def _size(run: matrix.Run) -> dict[str, Any]:

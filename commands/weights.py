@@ -187,8 +187,7 @@ def _fetch(roles: Iterable[str], offline: bool, replace: bool) -> int:
 
 
 def _report(role: str, added: weights_add.Added) -> None:
-    record = weights.records().get(role)
-    expected = f" of {record.tensors}" if record is not None and record.tensors else ""
-    print(f"{role}: {added.used}{expected} tensors to load, {added.held} in the file")
+    old = f"; without {added.absent} batch counters of BatchNorm, which nothing reads: an old file" * bool(added.absent)
+    print(f"{role}: {added.used} tensors to load, {added.held} in the file{old}")
     print(f"SHA-256 {added.sha256}")
     print(f"{'added as' if added.new else 'there already:'} {added.path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import helpers_engine
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from helpers_checkpoint import folder_of, network, permuted, probabilities, right, rows_of, save
 from helpers_engine import CLASSES
@@ -140,6 +142,7 @@ def test_the_evaluated_network_says_which_classes_it_has(
     kept = store.run_folder(first["run"]) / "model.safetensors"
     assert door("--checkpoint", str(kept), *words) == 0
     again = rows_of(folder_of(tmp_path / "results", kept))["tiny-4"]
+    assert again["departures"].startswith(f"the copy of {store.sha256_file(file)[:12]} that an evaluation left")
     assert again["correct"] == first["correct"]
     assert int(again["correct"]) >= 27
 
@@ -168,6 +171,70 @@ def test_a_registered_file_brings_its_order(
         assert f"outputs {REVERSED.replace(',', ', ')} (weights.yaml, tiny-released)" in out
         assert int(rows_of(folder_of(tmp_path / "results", file))["tiny-4"]["correct"]) >= 27
     assert "1 cached" in out
+
+
+def test_a_network_of_ours_gets_no_verdict(
+    door: Any, trained: tuple[Path, Method], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(safetensors_of(trained[1], "tiny:tiny-4"))
+    for table, row, other in (
+        ("tiny-table2", "wide", ", another configuration than wide"),
+        ("tiny-table1", "tiny", ""),
+    ):
+        assert door("--checkpoint", str(file), "--table", table, "--protocol", "tiny-4") == 0
+        told = f"trained by this project as tiny{other}: not a released file"
+        out = capsys.readouterr().out
+        assert f"answers {row} on tiny-4" in out
+        assert f"without a verdict: {told}" in out
+        rows = collect.read_rows(folder_of(tmp_path / "results", file) / "runs.csv")
+        assert {line["departures"] for line in rows if line["experiment"] == row} == {told}
+
+
+def test_another_dataset_than_the_records_gets_no_verdict(
+    door: Any, trained: tuple[Path, Method], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    text = dict.fromkeys(("origin", "licence", "size", "loads_into", "keys"), "x")
+    record = weights.Record(
+        role="tiny-released", title="Tiny on RAF-DB", get=("x",), classes=CLASSES, dataset="rafdb", **text
+    )
+    words = ("--checkpoint", str(trained[0]), "--table", "tiny-table1", "--protocol", "tiny-4")
+    results = folder_of(tmp_path / "results", trained[0])
+    assert door(*words) == 0  # of a file that nothing is known of
+    assert rows_of(results)["tiny-4"]["departures"] == ""
+    sha256 = store.sha256_file(trained[0])
+    monkeypatch.setattr(weights, "records", lambda: {record.role: record.model_copy(update={"sha256": sha256})})
+    capsys.readouterr()
+    assert door(*words) == 0
+    out = capsys.readouterr().out
+    assert "(weights.yaml, tiny-released, the order of RAF-DB, applied to tinyfaces)" in out
+    assert "without a verdict: trained on RAF-DB, tested on tinyfaces: a cross-dataset test" in out
+    assert rows_of(results)["tiny-4"]["departures"] == "trained on RAF-DB, tested on tinyfaces: a cross-dataset test"
+    assert door(*words, "--checkpoint-classes", ",".join(CLASSES)) == 0
+    out = capsys.readouterr().out
+    assert "applied to" not in out
+    assert "a cross-dataset test" in out
+    same = record.model_copy(update={"sha256": sha256, "dataset": "tinyfaces"})
+    monkeypatch.setattr(weights, "records", lambda: {record.role: same})
+    assert door(*words, "--plan") == 0
+    assert "without a verdict" not in capsys.readouterr().out
+
+
+def test_another_file_under_a_roles_name_brings_no_order(
+    door: Any, trained: tuple[Path, Method], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    added = store.cache_root() / "weights" / "poster-affectnet8.pth"
+    added.parent.mkdir(parents=True)
+    added.write_bytes(trained[0].read_bytes())  # by hand, past `weights add`
+    assert door("--checkpoint", "poster-affectnet8", "--table", "tiny-table1") == 2
+    assert "not the file of 'poster-affectnet8'" in capsys.readouterr().err
+
+
+def safetensors_of(method: Method, entry: str) -> bytes:
+    """As a run of ours leaves its network."""
+    notes = json.dumps({"run": "0" * 16, "entry": entry, "classes": CLASSES})
+    return safetensors.torch.save(method.net.state_dict(), {"ferbench": notes})
 
 
 def test_every_protocol_numbers_its_classes_as_its_publishers() -> None:

@@ -9,9 +9,11 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from helpers_engine import PROTOCOLS, TABLES, forget
+from safetensors.numpy import save
 from test_render import BLOCKED, FERPLUS, QUICK, RAFDB, REAL, STAND_INS, TABLE, Tags, rows
 
 import run_all
@@ -35,12 +37,20 @@ TINY_EXTRA = """
 PRINTED = '      - {id: theirs, title: Theirs, cited: "Theirs [1]", cells: {four: "49.00"}}\n'
 
 
-def tiny_with(folder: Path, extra_rows: str = TINY_EXTRA, weights: str = "") -> Declarations:
-    """The tiny declarations with extra rows in tiny-table1; `weights` are those of experiment tiny."""
+SHORT = "short: {why: fewer, fields: {epochs: 2}"
+
+
+def tiny_with(folder: Path, extra_rows: str = TINY_EXTRA, weights: str = "", short: str = "") -> Declarations:
+    """The tiny declarations with extra rows in tiny-table1; `weights` are those of experiment tiny.
+
+    Args:
+        short: more of what profile short changes.
+    """
     assert PRINTED in TABLES
     text = TABLES.replace(PRINTED, PRINTED + extra_rows.lstrip("\n"), 1)
     text = text.replace("options: {width: 6}}", f"options: {{width: 6}}, weights: [{weights}]}}", 1)
-    (folder / "tiny.yaml").write_text(text)
+    assert SHORT in text
+    (folder / "tiny.yaml").write_text(text.replace(SHORT, SHORT + short))
     (folder / "protocols.yaml").write_text(PROTOCOLS)
     return declare.load_from([folder / "tiny.yaml"], [folder / "protocols.yaml"])
 
@@ -130,7 +140,9 @@ def test_no_extra_run_shares_a_key(profile: declare.ProfileName) -> None:
     declared, keys = declare.load(), {}
     if "poster" not in registry.available("method"):
         pytest.skip("method poster is not built")
-    claims = [c for t in declared.tables_of("poster") for c in (*t.claims(), *t.extra_claims()) if c.experiment]
+    tables = declared.tables_of("poster")
+    claims = [c for table in tables for c in table.claims() if c.experiment]
+    claims += extra.asked(declared, tables, profile, "all")
     for run in matrix.expand(declared, claims, profile, [0]):
         keys.setdefault(run.key("d" * 16, {}), set()).add(run.identity)
     assert [found for found in keys.values() if len(found) > 1] == []
@@ -167,14 +179,19 @@ def asked(declared: Declarations, profile: declare.ProfileName, mode: extra.Mode
 
 def test_fallbacks_run_on_real_data_where_a_file_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     declared = tiny_with(tmp_path, weights="backbone")
-    monkeypatch.setattr(weights, "find", lambda role: None)
+    monkeypatch.setenv("FERBENCH_CACHE", str(tmp_path))
+    file = tmp_path / "weights" / "backbone.pth"
+    file.parent.mkdir()
     for profile in ("paper", "short"):
         assert asked(declared, profile, "auto") == ["spare"]
         assert asked(declared, profile, "all") == ["plain", "spare"]
         assert asked(declared, profile, "none") == []
     assert asked(declared, "quick", "auto") == []
     assert asked(declared, "quick", "all") == ["plain", "spare"]
-    monkeypatch.setattr(weights, "find", lambda role: tmp_path)
+    file.write_text("<html>Sign in</html>")  # the printed row is blocked by it
+    assert asked(declared, "paper", "auto") == ["spare"]
+    file.with_suffix(".safetensors").write_bytes(save({"weight": np.zeros(1, np.float32)}))
+    file.unlink()
     assert asked(declared, "paper", "auto") == []
     assert asked(declared, "paper", "all") == ["plain", "spare"]
 
@@ -182,6 +199,63 @@ def test_fallbacks_run_on_real_data_where_a_file_is_missing(tmp_path: Path, monk
 def test_a_row_that_needs_no_file_has_no_fallback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "find", lambda role: None)
     assert asked(tiny_with(tmp_path), "paper", "auto") == []
+
+
+def test_a_profile_without_a_rows_files_runs_its_fallback_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "require", lambda roles: {})  # every file is at hand
+    declared = tiny_with(tmp_path, weights="backbone", short=", without_pretraining: true")
+    printed = declared.table("tiny-table1").claims()
+    runs = {profile: matrix.expand(declared, printed, profile, [0]) for profile in declare.PROFILES}
+    assert {profile: len(found) for profile, found in runs.items()} == {"paper": 1, "short": 0, "quick": 1}
+    assert asked(declared, "short", "auto") == ["spare"]
+    assert asked(declared, "short", "none") == []
+    assert asked(declared, "paper", "auto") == []
+    kept = tiny_with(
+        tmp_path, weights="backbone", short=", without_pretraining: true, instead: {backbone: backbone}"
+    )  # fmt: skip
+    assert len(matrix.expand(kept, printed, "short", [0])) == 1
+    assert asked(kept, "short", "auto") == []
+
+
+def test_a_row_whose_option_a_profile_sets_is_left_out(tmp_path: Path) -> None:
+    own = TINY_EXTRA.replace("experiment: tiny-plain, instead_of: ours, run: asked", "experiment: tiny-wide, "
+                             "instead_of: ours, run: asked")  # fmt: skip
+    for short in (", options: {width: 2}", ", fields: {epochs: 2, method.width: 2}"):
+        text = TABLES.replace("  tiny-plain:", "  tiny-wide: {method: tinynet, backbone: small, augmentation: none, "
+                              "recipe: tiny, options: {width: 9}}\n  tiny-plain:")  # fmt: skip
+        text = text.replace(PRINTED, PRINTED + own.lstrip("\n"), 1)
+        text = text.replace(SHORT, (SHORT if "options" in short else "short: {why: fewer") + short)
+        (tmp_path / "tiny.yaml").write_text(text)
+        (tmp_path / "protocols.yaml").write_text(PROTOCOLS)
+        declared = declare.load_from([tmp_path / "tiny.yaml"], [tmp_path / "protocols.yaml"])
+        assert asked(declared, "paper", "all") == ["plain", "spare"]
+        assert asked(declared, "short", "all") == ["spare"]
+        assert extra.left_out(declared, declared.table("tiny-table1"), "short") == {
+            "profile short sets width for all rows alike": ["Plain"]
+        }
+        assert len(matrix.expand(declared, declared.table("tiny-table1").claims(), "short", [0])) == 1  # sets it too
+
+
+def test_poster_under_short_is_its_fallback_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "require", lambda roles: {})
+    declared = declare.load()
+    tables = declared.tables_of("poster")
+    printed = [claim for table in tables for claim in table.claims() if claim.experiment]
+    assert matrix.expand(declared, printed, "short", [0]) == []
+    assert len(matrix.expand(declared, printed, "paper", [0])) == len(matrix.expand(declared, printed, "quick", [0]))
+    stood_for = {
+        (claim.table, claim.instead_of, claim.column) for claim in extra.asked(declared, tables, "short", "auto")
+    }
+    assert stood_for == {(claim.table, claim.row, claim.column) for claim in printed}
+    assert extra.asked(declared, tables, "paper", "auto") == []
+    rows = {claim.row for claim in extra.asked(declared, [declared.table("poster-table1")], "short", "all")}
+    assert not rows & {"poster-small", "poster-base", "poster-as-printed"}
+    assert {"poster-onet", "poster-as-printed-scratch"} <= rows
+    rows = {claim.row for claim in extra.asked(declared, [declared.table("poster-table1")], "quick", "all")}
+    assert not rows & {"poster-small", "poster-base"}
+    assert "poster-as-printed" in rows
 
 
 @pytest.fixture
@@ -235,6 +309,23 @@ def test_show_and_list_know_them(door: Any) -> None:
     assert facts["claim"]["why"] == "no file"
     assert facts["entry"]["id"] == "tiny-fails:tiny-4"
     assert "1 own of 2 numbers + 2 rows" in door("list", "tables")
+
+
+def test_a_row_that_a_profile_goes_without_says_so(door: Any, tmp_path: Path) -> None:
+    tiny_with(tmp_path, weights="backbone", short=", without_pretraining: true")
+    forget()
+    plan = door("--table", "tiny-table1", "--profile", "short", "--plan", "--extra", "all", status=3)
+    assert "tiny:tiny-4" not in plan
+    assert "tiny-fails:tiny-4 seed 0 [short]" in plan
+    assert "blocked (1 cells): profile short goes without backbone\n    -> see the row 'Spare' below the table" in plan
+    facts = json.loads(door("show", "tiny-table1/ours/four", "--json", "--profile", "short"))
+    assert (facts["run"]["status"], facts["run"]["why"]) == ("blocked", "profile short goes without backbone")
+    assert facts["deviations"][-1] == "profile short: random weights in place of backbone"
+    assert facts["entry"]["weights"] == []
+    facts = json.loads(door("show", "tiny-plain:tiny-4", "--json", "--profile", "quick"))
+    assert facts["deviations"][-1] == "our row, not printed in the paper: no augmentation"
+    facts = json.loads(door("show", "tiny:tiny-4", "--json", "--profile", "quick"))
+    assert not any("not printed" in line for line in facts["deviations"])
 
 
 def test_render_lists_them_when_asked(door: Any) -> None:
@@ -362,6 +453,23 @@ def test_rows_without_a_result_are_listed_when_asked_for() -> None:
     assert "run when asked for" not in rendered
     assert rendered.count(TITLE) == 1  # and no line on where its numbers come from: there are none
     assert "; 1 extra cell" not in summary.line([everything])
+
+
+def test_runs_that_are_not_what_a_row_says_stand_nowhere() -> None:
+    """Shortened runs of ours under a row's name, of a profile that goes without what the row is about."""
+    why = "profile short goes without ir50. see the row 'B, from scratch' below the table"
+    cells = {("paper-table1/a/rafdb", "short"): why, ("paper-table1/mine/rafdb", "short"): why}
+    plain, told = real(), real(unanswerable=cells)
+    assert plain.cells["a", "rafdb"].marks == plain.extra["mine", "rafdb"].marks == ("short‡",)
+    assert told.cells["a", "rafdb"].ours is None
+    assert list(told.extra) == [("mine", "ferplus")]
+    assert why not in markdown.render(told)
+    asked = real(unanswerable=cells, profile="short")
+    assert asked.cells["a", "rafdb"].judgement.text == f"blocked ({why})"
+    assert why in markdown.render(asked)
+    assert asked.cells["a", "ferplus"] == plain.cells["a", "ferplus"]
+    left = compared(REAL, unanswerable={(claim.cell, "paper"): why for claim in WITH.extra_claims()})
+    assert "run when asked for" not in markdown.render(left)
 
 
 @pytest.mark.parametrize("format", ["md", "latex", "html"])

@@ -23,7 +23,7 @@ SIZE = 32
 RECIPE = {name: value for name, value in RECIPE_FIELDS.items() if isinstance(value, (int, float, str, list))} | {
     "optimizer": "adam", "learning_rate": 5e-3, "batch_size": 16, "epochs": 4, "input_size": SIZE, "loss": "wing",
 }  # fmt: skip
-GOLDEN = [0.2739064693450928, 0.2661416530609131, 0.2527107000350952, 0.2472078949213028]
+GOLDEN = [0.2832362, 0.2594737, 0.2493870, 0.2477528]
 
 
 def build(

@@ -228,6 +228,21 @@ def test_macs_of_a_convolution_and_a_linear_layer() -> None:
     assert net.training
 
 
+def test_macs_count_the_products_of_attention() -> None:
+    """On a processor too, whose fused attention the counter knows nothing of."""
+
+    class Attend(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = nn.Linear(3, 8, bias=False)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            tokens = self.project(images.flatten(2).transpose(1, 2)).unflatten(2, (2, 4)).transpose(1, 2)
+            return nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+
+    assert macs(Attend(), 4) == 16 * 3 * 8 + 2 * 16 * 16 * 8  # Linear; Q K^T and A V over 16 tokens of width 8
+
+
 def test_absent_weights_are_named() -> None:
     with pytest.raises(UserError, match="'resnet34-imagenet1k' are not at hand"):
         require_weights(context(), "resnet34-imagenet1k")

@@ -15,6 +15,7 @@ from helpers_figures import CLASSES, SMALL, faces, images, is_whole_picture
 from torch import Tensor
 
 from bench import declare, registry
+from bench import weights as weight_roles
 from bench.errors import UserError
 from bench.figure import BATCH
 from commands import figures as commanded
@@ -263,6 +264,29 @@ def test_declared_figures_have_networks_and_faces() -> None:
             checked(figure.model_copy(update={"faces": ""}))
         with pytest.raises(UserError, match=r"unknown class.*'angry'"):
             checked(figure.model_copy(update={"faces": "", "expression": "angry"}))
+
+
+@pytest.mark.parametrize("name", ["poster-figure5", "poster-figure7"])
+def test_a_figure_whose_files_are_missing_is_drawn_from_scratch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = declare.installed()
+    figure = declared.figures[name]
+
+    def used(profile: declare.ProfileName) -> list[str]:
+        drawn = commanded.chosen(declared, figure, profile).experiments
+        runs = commanded.figure_runs(declared, [figure], profile, 0)
+        assert [run.entry.experiment.id for run in runs] == list(drawn.values())
+        assert all("from scratch" in title for title in drawn) == (drawn != figure.experiments)
+        return list(drawn.values())
+
+    own, scratch = list(figure.experiments.values()), list(figure.fallback.values())
+    assert all("-scratch" in experiment for experiment in scratch)
+    monkeypatch.setattr(weight_roles, "require", lambda roles: {})
+    assert (used("paper"), used("short"), used("quick")) == (own, scratch, own)
+    monkeypatch.undo()
+    monkeypatch.setattr(weight_roles, "find", lambda role: None)
+    assert (used("paper"), used("quick")) == (scratch, own)
+    with pytest.raises(UserError, match="unknown experiment 'poster-scrath'"):
+        checked(figure.model_copy(update={"fallback": {"Ours, from scratch": "poster-scrath"}}))
 
 
 def checked(figure: declare.Figure) -> None:

@@ -44,6 +44,12 @@ def test_the_released_networks_have_their_size(
     assert macs(net, 224) / 1e9 == pytest.approx(gmacs, abs=0.005)
 
 
+def test_a_processor_counts_the_same_as_no_device_at_all() -> None:
+    with torch.device("meta"):
+        empty = POSTER(7, Options.parse(SMALL))
+    assert macs(small(), 32) == macs(empty, 32)
+
+
 @pytest.mark.parametrize(
     ("step", "learning"),
     [
@@ -284,6 +290,28 @@ def test_recorded_attention_is_what_the_network_used(step: str) -> None:
         ({"inner_size": 100}, "multiple of 16"),
         ({"dims": [512, 256, 100]}, "do not divide"),
         ({"heads": 3}, "do not divide"),
+        ({"dims": [128, 256, 512]}, "do not decrease"),
+        ({"dims": [512, 256]}, "dims of poster is [512, 256], not three whole numbers"),
+        ({"dims": 512}, "not three whole numbers"),
+        ({"ir_units": [1, 1]}, "ir_units of poster is [1, 1], not three whole numbers"),
+        ({"ir_units": [3, 4, 0]}, "less than 1"),
+        ({"ir_units": [3, 4, 1.5]}, "not three whole numbers"),
+        ({"depth": 0}, "depth of poster is 0, less than 1"),
+        ({"depth": "8"}, "depth of poster is '8', not a whole number"),
+        ({"depth": True}, "not a whole number"),
+        ({"heads": 0}, "less than 1"),
+        ({"heads": None}, "not a whole number"),
+        ({"inner_size": 0}, "less than 16"),
+        ({"ir_width": 0}, "less than 1"),
+        ({"landmark_width": -64}, "less than 1"),
+        ({"mlp_ratio": -1}, "less than 0"),
+        ({"mlp_ratio": 0.001}, "no hidden unit"),
+        ({"drop_path": 2}, "nothing would be left"),
+        ({"drop_path": "0.1"}, "not a number"),
+        ({"sam_rho": -0.05}, "less than 0"),
+        ({"sam_rho": float("nan")}, "not a number"),
+        ({"pyramid": 1}, "pyramid of poster is 1, not true or false"),
+        ({"streams": ["both"]}, "not a word"),
     ],
 )
 def test_options_that_make_no_network_are_refused(options: dict[str, Any], said: str) -> None:

@@ -5,6 +5,8 @@ The jobs here are a stand-in module of a few lines (the queue knows jobs by thei
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import threading
 import time
@@ -23,6 +25,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 spec = json.loads(Path(sys.argv[1]).read_text())
 folder = Path(sys.argv[1]).parent
+(folder / "given.json").write_text(Path(sys.argv[1]).read_text())
 (folder / "environment.json").write_text(json.dumps(dict(os.environ)))
 stop = []
 signal.signal(signal.SIGINT, lambda *_: stop.append(1))
@@ -83,13 +86,39 @@ def test_a_failure_stays_its_own_and_its_traceback_is_kept() -> None:
     assert "exit status 7" in errors["d"]
     assert str(store.run_folder("d") / "log.txt") in errors["d"]
     assert errors["b"] == ""
-    assert (store.run_folder("b") / "log.txt").read_text() == "a word from the job\n"
+    first, second = (store.run_folder("b") / "log.txt").read_text().splitlines()
+    assert first.startswith("--- ")
+    assert first.endswith(f"process {os.getpid()} starts a job on auto")
+    assert second == "a word from the job"
+    assert not list(store.run_folder("b").glob("specification-*"))
 
 
 def test_an_old_error_is_not_told_again() -> None:
     Local().run([task("a", "fail")])
     (outcome,) = Local().run([task("a", "die")])
     assert "killed by signal 9" in outcome.error
+
+
+def test_a_second_queue_leaves_the_first_one_its_log_and_specification() -> None:
+    """Its job would wait for the run's lock; what the first one is given and says stays as it is."""
+    first, second = Local(devices=("cpu",)), Local(devices=("cuda:1",))
+    first._start(0, task("a", seconds=30))
+    folder = store.run_folder("a")
+    while not (folder / "begun").exists():
+        time.sleep(0.01)
+    (given,) = folder.glob("specification-*.json")
+    before, said = given.read_bytes(), (folder / "log.txt").read_text()
+    assert "a word from the job" in said
+    (outcome,) = second.run([task("a", "exit")])
+    assert given.read_bytes() == before
+    assert list(folder.glob("specification-*.json")) == [given]
+    assert json.loads((folder / "given.json").read_text())["device"] == "cuda:1"
+    log = (folder / "log.txt").read_text()
+    assert log.startswith(said)
+    assert log.count("a word from the job") == 2
+    assert str(folder / "log.txt") in outcome.error
+    first._stop()
+    assert not list(folder.glob("specification-*.json"))
 
 
 def test_fail_fast_starts_nothing_more() -> None:
@@ -112,11 +141,8 @@ def test_slots_bound_what_runs_at_once() -> None:
 
 
 def test_slots_take_devices_in_turn_and_share_the_threads() -> None:
-    import json
-    import os
-
     Local(2, devices=("cuda:0", "cuda:1")).run([task("a", seconds=0.2), task("b", seconds=0.2)])
-    used = {key: json.loads((store.run_folder(key) / "specification.json").read_text())["device"] for key in "ab"}
+    used = {key: json.loads((store.run_folder(key) / "given.json").read_text())["device"] for key in "ab"}
     assert used == {"a": "cuda:0", "b": "cuda:1"}
     environment = json.loads((store.run_folder("a") / "environment.json").read_text())
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"

@@ -91,6 +91,51 @@ def test_the_source_hash_follows_the_source(tmp_path: Path, monkeypatch: pytest.
     assert scan(tmp_path, BUILD + "# changed\n", monkeypatch)["mine"].source_hash() != first
 
 
+@pytest.mark.parametrize("room", [False, True], ids=["file", "folder"])
+def test_the_source_hash_follows_what_is_imported_from_other_rooms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    methods = tmp_path / "methods"
+    for file, source in {
+        "other/__init__.py": "raise SystemExit  # never imported\n",
+        "other/net.py": "import methods.third\nfrom methods.mine import build\n",  # a circle
+        "other/unused.py": "",
+        "third.py": "",
+        "fourth.py": "this is no Python",
+    }.items():
+        (methods / file).parent.mkdir(parents=True, exist_ok=True)
+        (methods / file).write_text(source)
+    name = "mine/__init__" if room else "mine"
+    (methods / "mine").mkdir()
+
+    def hashed(source: str = "from methods.other.net import Net\nfrom methods import fourth\n") -> str:
+        return str(scan(tmp_path, source + BUILD, monkeypatch, name)["mine"].source_hash())
+
+    first = hashed()
+    for file, counts in (
+        ("other/net.py", True), ("third.py", True), ("fourth.py", True), ("other/unused.py", False),
+        ("other/__init__.py", False),
+    ):  # fmt: skip
+        before = (methods / file).read_bytes()
+        (methods / file).write_bytes(before + b"# changed\n")
+        assert (hashed() != first) == counts, file
+        (methods / file).write_bytes(before)
+    assert hashed() == first
+    alone = hashed("from bench import registry\n")
+    assert alone == registry.hash_files([methods / f"{name}.py"])
+
+
+def test_our_methods_own_what_their_hash_covers() -> None:
+    """A method that imports from its own room alone keeps the hash that committed manifests hold."""
+    for name in ("fervt", "poster"):
+        room = (ROOT / "methods" / name).glob("*.py")
+        assert registry.find("method", name).source_hash() == registry.hash_files(room)
+    files = ["landmarks.py", "landmarks_augment.py", "poster/mobilefacenet.py"]
+    assert registry.find("method", "landmarks").source_hash() == registry.hash_files(
+        [ROOT / "methods" / file for file in files]
+    )
+
+
 def test_a_method_whose_version_changed_after_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, {"stale_methods": BUILD}, "stale = stale_methods", monkeypatch)
     found = registry.find("method", "mine")

@@ -22,6 +22,7 @@ from bench.statistics import Kind
 from tables.render import confusion, csv, html, latex, markdown, summary
 from tables.render.compare import SYNTHETIC, Comparison, Settings, compare
 from tables.render.results import Results, read_confusion
+from tables.render.text import provenance
 from tables.render.write import text, write
 
 FERPLUS, RAFDB, CKPLUS = "ferplus-8@majority", "raf-db-7", "ckplus-7"
@@ -269,6 +270,20 @@ def test_markdown_keeps_the_papers_layout() -> None:
 def test_deviations_are_counted_where_they_are_known() -> None:
     known = {("exp-a", FERPLUS): 3, ("exp-b", FERPLUS): 1, ("exp-b", RAFDB): 50}
     assert "recipe: 4 deviations from the paper in 2 entries" in markdown.render(real(deviations=known))
+
+
+def test_runs_of_one_cell_on_different_networks_are_told() -> None:
+    """A stage that is trained again keeps its key, so that only the file's hash tells."""
+    made_on = {f"exp-a-{FERPLUS}-paper-{seed}-0": {"points": sha * 64} for seed, sha in enumerate("aab")}
+    made_on |= {f"exp-a-{CKPLUS}-paper-{seed}-0": {"points": "c" * 64} for seed in range(3)}
+    comparison = real(networks=lambda run: made_on.get(run, {}))
+    (warning,) = [line for line in provenance(comparison) if "WARNING" in line]
+    assert warning == (
+        "WARNING: runs of a/ferplus were built on different points networks: aaaaaaaa (seed 0 1), bbbbbbbb (seed 2)"
+    )
+    for format in ("md", "latex", "html"):
+        assert "built on different points networks" in text(comparison, format)
+    assert "WARNING" not in text(real(), "md")
 
 
 def test_without_results_the_footer_says_so() -> None:

@@ -16,6 +16,7 @@ from bench.data import source
 from bench.declare import Declarations
 from bench.errors import UserError
 from bench.plan import Planned
+from commands import render
 
 pytest_plugins = ("helpers_engine", "helpers_stages")
 
@@ -176,6 +177,24 @@ def test_a_stage_counts_as_cached_with_its_network_alone(staged: Declarations, t
     assert [p.status for p in decide(runs, tmp_path).values()] == ["cached"]
 
 
+def test_changed_source_of_a_stage_is_said_of_what_is_built_on_it(staged: Declarations, tmp_path: Path) -> None:
+    made(staged, "built-on-chained:tiny-4")
+    runs = [one(staged, "built-on-chained:tiny-4")]
+    assert [p.reason for p in decide(runs, tmp_path).values()] == [""]
+    bare = store.run_folder(made(staged, "bare:tiny-bare")) / "manifest.json"
+    manifest = json.loads(bare.read_text())
+    manifest["code"][0]["source"]["method"] = "another"
+    bare.write_text(json.dumps(manifest))
+    told = "source of method changed since, same version"
+    (found,) = decide(runs, tmp_path).values()
+    assert (found.status, found.reason) == ("cached", f"stage chained: stage bare: {told}")
+    again = decide(runs, tmp_path, force=True)
+    assert (again[runs[0].entry.id].status, again[runs[0].entry.id].reason) == ("runnable", found.reason)
+    bare.with_name("model.safetensors").unlink()  # it is made anew
+    (found,) = (p for p in decide(runs, tmp_path).values() if p.run.entry.id == runs[0].entry.id)
+    assert found.reason == ""
+
+
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
@@ -262,7 +281,7 @@ def test_a_measure_that_is_no_number_stops_the_run(staged: Declarations) -> None
         made(staged, "infinite:tiny-points")
 
 
-def test_a_run_records_the_networks_it_was_built_on(staged: Declarations) -> None:
+def test_a_run_records_the_networks_it_was_built_on(staged: Declarations, tmp_path: Path) -> None:
     key = made(staged, "built-on-chained:tiny-4")
     result = store.read_result(store.run_folder(key))
     assert result.stages == {"chained": made(staged, "chained:tiny-points")}
@@ -272,6 +291,11 @@ def test_a_run_records_the_networks_it_was_built_on(staged: Declarations) -> Non
         "chained": {"key": product.name, "sha256": store.sha256_file(product / "model.safetensors")}
     }
     assert store.read_result(product).stages == {"bare": made(staged, "bare:tiny-bare")}
+    networks = render._networks(tmp_path / "results")  # what tables warn by
+    assert networks(key) == {"chained": manifest["stages"]["chained"]["sha256"]}
+    assert networks("0123456789abcdef") == networks(made(staged, "bare:tiny-bare")) == {}
+    (store.run_folder(key) / "manifest.json").write_text("[")
+    assert render._networks(tmp_path / "results")(key) == {}
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")

@@ -275,9 +275,10 @@ def test_a_checkpoint_evaluation_reports_and_can_be_stopped(
     from bench import loop
 
     monkeypatch.setattr(loop, "EVALUATION_BATCH", 12)
+    monkeypatch.setattr(job, "PROGRESS_SECONDS", 0)
     trained = store.run_folder(made(staged, "built:tiny-4"))
     _, spec = released(staged, trained / "model.safetensors")
-    asked = iter([False, True])
+    asked = iter([False, False, True])  # before the first batch, after it, after the second
     with pytest.raises(loop.Interrupted):
         job.execute(spec, tmp_path, lambda: next(asked))
     progress = json.loads((tmp_path / "progress.json").read_text())

@@ -71,6 +71,7 @@ def test_tensor_counts_are_those_of_the_released_files() -> None:
     known = {role: one.tensors for role, one in weights.records().items() if one.tensors}
     assert known == {
         "ir50-ms1m": 304, "mobilefacenet-300w": 333, "mtcnn-onet": 12, "poster-rafdb": 1309, "poster-affectnet7": 1261,
+        "poster-affectnet8": 1261,
         "mae-vit-base-imagenet1k": 150, "mae-vit-base-imagenet1k-full": 254,
     }  # fmt: skip
 
@@ -85,6 +86,8 @@ def test_checkpoints_name_their_classes_in_the_order_of_their_outputs() -> None:
     for role, protocol in protocols.items():
         # the released loaders number the classes as the publishers do, which is the order of our protocols
         assert weights.records()[role].classes == declared.protocol(protocol).classes
+        assert weights.records()[role].dataset == declared.protocol(protocol).dataset
+    assert {role for role, one in weights.records().items() if one.classes or one.dataset} == set(protocols)
 
 
 def test_hub_repositories_are_pretrained_tags_of_timm() -> None:
@@ -110,6 +113,7 @@ def test_the_networks_that_are_built_have_the_tensors_that_tell_a_file() -> None
     for role, net in nets.items():
         one, state = weights.records()[role], net.state_dict()
         assert len(state) == one.tensors
+        assert sum("num_batches_tracked" in name for name in state) == one.counters
         assert {name: tuple(state[name].shape) for name in one.has} == one.has
 
 

@@ -34,10 +34,9 @@ def tensors(role: str = ROLE, filled: float = 0.5) -> dict[str, Tensor]:
     """The tensors by which a role's file is told, and as many more as its record counts."""
     record = weights.records()[role]
     found = {name: torch.full(shape, filled) for name, shape in record.has.items()}
-    more = {f"more.{number}": torch.ones(1) for number in range(record.tensors - len(found))}
-    if more:
-        more["more.0.num_batches_tracked"] = more.pop("more.0")
-    return found | more
+    counters = {f"norm.{number}.num_batches_tracked": torch.tensor(7) for number in range(record.counters)}
+    count = record.tensors - len(found) - len(counters)
+    return found | counters | {f"more.{number}": torch.ones(1) for number in range(count)}
 
 
 @pytest.fixture
@@ -95,6 +94,31 @@ def test_another_file_is_replaced_only_when_asked(tmp_path: Path, file: Path, ca
     assert weights.hashes((ROLE,))[ROLE] == store.sha256_file(other)
 
 
+def test_a_replaced_file_of_another_suffix_never_stays_beside_the_new_one(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights_add.add(ROLE, file)
+    other = tmp_path / "other.pth"
+    torch.save(tensors(filled=0.25), other)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # whatever would come after the copy
+        patch.setattr(Path, "unlink", killed)
+        weights_add.add(ROLE, other, replace=True)
+    assert kept() == [f"{ROLE}.pth"]
+    with monkeypatch.context() as patch:
+        patch.setattr(weights_add.shutil, "copyfileobj", killed)
+        with pytest.raises(KeyboardInterrupt):
+            weights_add.add(ROLE, file, replace=True)
+    assert kept() == [f"{ROLE}.safetensors"]  # the old file, whole; its content, not its name, says what it is
+    assert read_state(weights.folder() / f"{ROLE}.safetensors").keys() == tensors().keys()
+    (weights.folder() / f"{ROLE}.bin").write_bytes(b"left by an older version")
+    weights_add.add(ROLE, other)
+    assert kept() == [f"{ROLE}.safetensors"]
+
+
 def test_another_roles_file_is_refused_and_recognised(tmp_path: Path, capsys: Any) -> None:
     path = tmp_path / "model.pth"
     torch.save(tensors(LANDMARKS), path)
@@ -122,10 +146,43 @@ def test_another_number_of_tensors_is_refused(tmp_path: Path, change: Callable[[
         weights_add.add(LANDMARKS, path)
 
 
-def test_a_file_without_batch_counters_may_have_fewer_tensors(tmp_path: Path) -> None:
+def test_a_file_without_batch_counters_lacks_nothing_else(tmp_path: Path, capsys: Any) -> None:
     path = tmp_path / "model.pth"
-    torch.save({name: v for name, v in tensors(LANDMARKS).items() if "num_batches" not in name}, path)
-    assert weights_add.add(LANDMARKS, path).used == 332
+    old = {name: v for name, v in tensors(LANDMARKS).items() if "num_batches" not in name}
+    torch.save({name: v for name, v in old.items() if name != "more.1"}, path)
+    with pytest.raises(UserError, match=r"282 tensors for .*, which loads 283 without batch counters"):
+        weights_add.add(LANDMARKS, path)
+    torch.save(old, path)
+    status, out, _ = door(capsys, "add", LANDMARKS, str(path))
+    assert status == 0
+    assert "283 tensors to load, 283 in the file; without 50 batch counters of BatchNorm, which nothing reads" in out
+
+
+def test_a_file_of_the_same_names_is_told_by_its_number_of_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "affectnet7.pth"
+    torch.save(tensors("poster-affectnet7"), path)
+    with pytest.raises(UserError, match="1261 tensors for 'poster-rafdb', which loads 1309") as refused:
+        weights_add.add("poster-rafdb", path)
+    assert refused.value.hint == "it looks like poster-affectnet7"
+    mixing = {f"mixing.{number}": torch.ones(1) for number in range(48)}
+    torch.save(tensors("poster-affectnet8") | mixing, path)  # eight classes, the variant for RAF-DB: ours for FERPlus
+    with pytest.raises(UserError, match="1309 tensors for 'poster-affectnet8', which loads 1261") as refused:
+        weights_add.add("poster-affectnet8", path)
+    assert refused.value.hint == "no record of the registry fits it"
+
+
+def test_damaged_and_diverged_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    torch.save(tensors(), path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="the file is damaged"):
+        weights_add.add(ROLE, path)
+    torch.save(tensors(filled=float("nan")), path)
+    with pytest.raises(UserError, match=r"tensor 'patch_embed\.proj\.weight' holds NaN or infinity"):
+        weights_add.add(ROLE, path)
+    assert kept() == []
 
 
 def test_a_file_of_another_sha256_than_the_known_one_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

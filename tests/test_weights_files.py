@@ -128,12 +128,26 @@ def new(path: Path) -> None:
     torch.save(state(), path)
 
 
+def flipped(path: Path) -> None:
+    torch.save({"a": torch.ones(5000)}, path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1  # in the tensor
+    path.write_bytes(data)
+
+
+def deep(path: Path) -> None:
+    table = b'{"a":' + b"[" * 100_000
+    path.write_bytes(len(table).to_bytes(8, "little") + table)
+
+
 def old(path: Path) -> None:
     torch.save(state(), path, _use_new_zipfile_serialization=False)
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "web page": (web_page, "web page", "in a browser"),
+    "page after a comment": (lambda path: path.write_text("<!-- x --><html>"), "web page", "in a browser"),
+    "page in UTF-16": (lambda path: path.write_text("<html><body>", encoding="utf-16"), "web page", "in a browser"),
     "empty": (lambda path: path.write_bytes(b""), "is empty", "weights show"),
     "pointer": (pointer, "Git-LFS pointer of a file of 12,345,678 bytes", "git lfs pull"),
     "tar": (tar, "tar archive", "unpack it"),
@@ -142,6 +156,14 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "numpy": (arrays, "NumPy arrays", "unpack it"),
     "TorchScript": (torch_script, "holds code", "whoever trusts it"),
     "cut zip": (cut(new, 0.9), "cut off", "weights show"),
+    "flipped bit": (flipped, "is damaged (its CRC does not fit", "weights show"),
+    "endless table": (deep, "cut off or damaged", "weights show"),
+    "not a number": (
+        lambda path: torch.save({"a": torch.ones(2), "b": torch.tensor([1.0, float("nan")])}, path), "'b' holds NaN",
+        "weights show",
+    ),
+    "infinity": (lambda path: save_file({"c": torch.tensor([float("inf")])}, path), "'c' holds NaN", "weights show"),
+    "sparse": (lambda path: torch.save({"d": torch.ones(2).to_sparse()}, path), "'d' holds no plain", "weights show"),
     "cut old": (cut(old, 0.9), "cut off or damaged", "weights show"),
     "cut old early": (cut(old, 0.2), "cut off or damaged", "weights show"),
     "cut safetensors": (cut(lambda path: save_file(state(), path), 0.95), "cut off or damaged", "weights show"),
@@ -172,6 +194,15 @@ def test_what_is_no_weights_file_is_refused_with_what_to_do(tmp_path: Path, case
     assert str(path) in refused.value.message
     assert message in refused.value.message
     assert hint in refused.value.hint
+
+
+def test_a_file_written_without_check_sums_is_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(state(), tmp_path / "weights.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert same(read_state(tmp_path / "weights.pth"), state())
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,6 +15,12 @@ CHOICES = {
     "tokens": ("channels", "patches"),
     "landmark": ("mobilefacenet", "onet"),
 }
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", tuple: "three whole numbers"}
+# The smallest value of numbers, of each where there are several.
+LEAST = {
+    "depth": 1, "dims": 1, "heads": 1, "mlp_ratio": 0, "drop_path": 0, "sam_rho": 0, "inner_size": 16, "ir_width": 1,
+    "ir_units": 1, "landmark_width": 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Options:
     depth: int = 8
     dims: tuple[int, int, int] = (512, 256, 128)
     heads: int = 8
-    mlp_ratio: float = 2
+    mlp_ratio: float = 2.0
     drop_path: float = 0.1
     tokens: str = "channels"
     token_mixing: bool = True
@@ -69,17 +76,29 @@ class Options:
     landmark_width: int = 64
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            _refuse_other_kinds(field.name, getattr(self, field.name), field.default)
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise unknown(f"{name} of poster", getattr(self, name), known)
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if min(value if isinstance(value, tuple) else (value,)) < least:
+                raise UserError(f"{name} of poster is {_shown(value)}, less than {least}")
+        if self.drop_path >= 1:
+            raise UserError(f"drop_path of poster is {self.drop_path}: nothing would be left", "give less than 1")
         if self.cross_fusion and self.streams != "both":
             raise UserError("cross-fusion needs both streams", "set streams to both, or cross_fusion to false")
         if self.inner_size % 16:
             raise UserError(f"inner_size {self.inner_size} is not a multiple of 16", "the released code has 112")
         wide, middle, narrow = self.dims
+        example = "the paper has 512, 256, 128 and the released code 8 heads"
+        if not wide > middle > narrow:
+            raise UserError(f"dims {_shown(self.dims)} of poster do not decrease", example)
         if wide % middle or middle % narrow or narrow % self.heads:
-            message = f"dims {wide}, {middle}, {narrow} do not divide each other and by {self.heads} heads"
-            raise UserError(message, "the paper has 512, 256, 128 and the released code 8 heads")
+            raise UserError(f"dims {_shown(self.dims)} do not divide each other and by {self.heads} heads", example)
+        if narrow * self.mlp_ratio < 1:
+            raise UserError(f"mlp_ratio {self.mlp_ratio} leaves no hidden unit at width {narrow}", "the paper has 2")
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> Options:
@@ -100,3 +119,21 @@ class Options:
     def levels(self) -> tuple[tuple[str, int], ...]:
         """Names and token widths of the levels in use, widest first."""
         return tuple(zip(LEVELS, self.dims, strict=True))[: len(LEVELS) if self.pyramid else 1]
+
+
+def _refuse_other_kinds(name: str, value: Any, default: Any) -> None:
+    """Raise unless a value is of its default's kind. A whole number may stand for a number; true and false may not."""
+    kind = type(default)
+    if kind is tuple:
+        right = isinstance(value, tuple) and len(value) == len(default) and all(type(part) is int for part in value)
+    elif kind is float:
+        right = type(value) in (int, float) and math.isfinite(value)
+    else:
+        right = type(value) is kind
+    if not right:
+        raise UserError(f"{name} of poster is {_shown(value)}, not {KINDS[kind]}", f"the default is {_shown(default)}")
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML would have it, more or less."""
+    return f"[{', '.join(map(repr, value))}]" if isinstance(value, tuple) else repr(value)

@@ -14,6 +14,7 @@ from tables.render.results import Key, Results, SeedRuns
 
 SYNTHETIC = "SYNTHETIC, not comparable"
 PARAMETERS = "parameters_millions"
+Networks = Callable[[str], Mapping[str, str]]  # run -> role -> SHA-256 of the stage's network it was built on
 Correct = Callable[[str, str], Mapping[str, bool] | None]  # (run, selection) -> image -> right, None where not kept
 
 
@@ -30,7 +31,12 @@ class Settings:
     blocked: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (experiment, protocol) -> why and what to do
     deviations: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (experiment, protocol) -> count
     correct: Correct | None = None  # per-image answers, for the paired test within a column
+    networks: Networks | None = None  # to tell where the runs of one cell were built on different ones
     asked: frozenset[str] = frozenset()  # cells of extra rows to list even where they have no result
+    profile: str = ""  # of the runs that were just asked for; empty: the first of `profiles`
+    unanswerable: Mapping[tuple[str, str], str] = field(
+        default_factory=dict
+    )  # (cell, profile) -> why no run is its own
 
     def __post_init__(self) -> None:
         if "quick" in self.profiles and len(self.profiles) > 1:
@@ -123,7 +129,7 @@ def _cell(claim: Claim, results: Results, settings: Settings, selection: str) ->
         return Cell(claim, Judgement(Kind.CITED, claim.cited), selection, marks=("cited", *differs))
     if claim.metric.startswith(PARAMETERS):
         return _parameter_cell(claim, settings, selection)
-    for profile in settings.profiles:
+    for profile in _answering(claim, settings):
         cell = _measured(claim, results, settings, selection, profile)
         if cell:
             return replace(cell, marks=(*_marks(cell.claim), *cell.marks))
@@ -137,18 +143,24 @@ def _marks(claim: Claim) -> tuple[str, ...]:
 
 
 def _why_nothing(claim: Claim, results: Results, settings: Settings, selection: str) -> Judgement:
-    for profile in settings.profiles:
+    for profile in _answering(claim, settings):
         key = Key(claim.experiment, _protocol(claim, settings, profile), profile, selection)
         if results.seeds(key):
             return Judgement(Kind.BLOCKED, f"its runs hold no counts for {claim.metric}")
         kept = [other for other in SELECTIONS if results.seeds(key._replace(selection=other))]
         if kept:
             return Judgement(Kind.BLOCKED, f"its runs kept no {selection}; render with --selection {kept[0]}")
-    blocked = settings.blocked.get((claim.experiment, claim.protocol))
+    unlike = settings.unanswerable.get((claim.cell, settings.profile or settings.profiles[0]))
+    blocked = unlike or settings.blocked.get((claim.experiment, claim.protocol))
     if blocked:
         return Judgement(Kind.BLOCKED, blocked)
     more = "--extra all" if claim.instead_of else ""
     return Judgement(Kind.NOT_RUN, command(claim.table, settings.profiles[0], more))
+
+
+def _answering(claim: Claim, settings: Settings) -> list[str]:
+    """The profiles whose runs are what the cell's row says."""
+    return [profile for profile in settings.profiles if (claim.cell, profile) not in settings.unanswerable]
 
 
 def _parameter_cell(claim: Claim, settings: Settings, selection: str) -> Cell:
@@ -260,7 +272,7 @@ def _extra_cells(table: Table, results: Results, settings: Settings, selection: 
 def _was_run(claim: Claim, results: Results, settings: Settings) -> bool:
     keys = (
         Key(claim.experiment, _protocol(claim, settings, profile), profile, selection)
-        for profile in settings.profiles
+        for profile in _answering(claim, settings)
         for selection in SELECTIONS
     )
     return any(results.seeds(key) for key in keys)

@@ -64,7 +64,8 @@ def left_out(comparison: Comparison) -> list[str]:
     """The rows that stand in no grid since they were not run, and the command that runs them."""
     shown = {row for row, _ in comparison.extra}
     settings, table = comparison.settings, comparison.table
-    rows = [row for row in table.extra if row.id not in shown]
+    can = {c.row for c in table.extra_claims() if (c.cell, settings.profiles[0]) not in settings.unanswerable}
+    rows = [row for row in table.extra if row.id not in shown and row.id in can]
     fallback = [row.title for row in rows if row.run == "fallback" and not settings.synthetic]
     asked = [row.title for row in rows if row.title not in fallback]
     lines = []

@@ -180,7 +180,26 @@ def runs_lines(cells: Sequence[Cell], settings: Settings) -> list[str]:
     dates = sorted(str(value)[:10] for value in _values(runs, "finished"))
     if dates:
         lines.append(f"made: {dates[0]}" + (f" to {dates[-1]}" if dates[-1] != dates[0] else ""))
-    return lines
+    return lines + _mixed_networks(cells, settings)
+
+
+def _mixed_networks(cells: Sequence[Cell], settings: Settings) -> list[str]:
+    """The cells whose runs were built on different networks for one role: a stage that was trained again keeps its key.
+
+    A run that does not say what it was built on counts as none.
+    """
+    found = []
+    for cell in cells if settings.networks else ():
+        seeds: dict[str, dict[str, set[int]]] = {}  # role -> network -> seeds
+        for row in cell.runs:
+            for role, sha256 in settings.networks(row["run"]).items() if settings.networks else ():
+                seeds.setdefault(role, {}).setdefault(sha256, set()).add(int(row["seed"]))
+        for role, networks in seeds.items():
+            if len(networks) > 1:
+                each = (f"{sha[:8]} (seed {' '.join(map(str, sorted(of)))})" for sha, of in networks.items())
+                differ = f"runs of {place(cell)} were built on different {role} networks"
+                found.append(f"WARNING: {differ}: {', '.join(each)}")
+    return found
 
 
 def _seeds(runs: Sequence[Mapping[str, Any]], settings: Settings) -> str:
