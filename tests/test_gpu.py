@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from bench import loop
 from bench.checkpoints import Checkpoints
-from bench.data.augment import fervt_common
+from bench.data.augment import fervt_common, poster_code
 from bench.declare import RECIPE_FIELDS, REQUIRED
 from bench.method import Context, Spec, Supervised
 from methods.fervt import build
+from methods.poster.model import POSTER
+from methods.poster.options import Options
+from methods.poster.training import Training
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -47,10 +53,30 @@ def make(precision: str) -> tuple[Supervised, loop.Job]:
     return method, job
 
 
+def make_poster(precision: str) -> tuple[Training, loop.Job]:
+    """With SAM, the landmark net's statistics shared or not by precision, so that both ways are taken."""
+    device = torch.device("cuda")
+    wanted = recipe(precision) | {"loss": "twice-smoothed-plus-plain", "label_smoothing": 0.2, "colour": "bgr"}
+    options = Options(
+        inner_size=48, ir_width=16, ir_units=(1, 1, 2), landmark_width=16, dims=(128, 64, 32), depth=2,
+        landmark_batch_statistics=precision == "fp32",
+    )  # fmt: skip
+    method = Training(POSTER(7, options), wanted, Context(tuple("abcdefg"), 96, 4, device, precision))
+    generator = torch.Generator().manual_seed(0)
+    split = loop.Split(
+        torch.randint(0, 256, (128, 100, 100, 3), dtype=torch.uint8, generator=generator).to(device),
+        torch.randint(0, 7, (128,), generator=generator).to(device),
+    )
+    return method, loop.Job(split, {"test": split}, wanted, poster_code, 0, device, Checkpoints(Path()))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_training_step_never_waits_for_the_device(precision: str, no_synchronisation: None) -> None:
+@pytest.mark.parametrize("made", [make, make_poster])
+def test_a_training_step_never_waits_for_the_device(
+    made: Callable[[str], tuple[Supervised, loop.Job]], precision: str, no_synchronisation: None
+) -> None:
     torch.cuda.set_sync_debug_mode("default")  # building may wait
-    method, job = make(precision)
+    method, job = made(precision)
     order = loop.epoch_order(job, 0).to(job.device)
     method.train()
     for step in range(4):
@@ -59,6 +85,27 @@ def test_a_training_step_never_waits_for_the_device(precision: str, no_synchroni
         rows = order[step * 32 : (step + 1) * 32]
         images = loop.prepare(job.train.images[rows], job.recipe, job.augment, loop.seed_step(job, 0, step))
         method.update(images, job.train.labels[rows])
+
+
+def test_a_sharpness_aware_step_is_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps in full precision give the losses that they give on the CPU."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # as a job does
+    method, job = make_poster("fp32")
+    elsewhere = copy.deepcopy(method.net).to("cpu")
+    context = replace(method.context, device=torch.device("cpu"))
+    reference = Training(elsewhere, job.recipe, context)
+    reference.net.blocks.apply(_without_drop_path), method.net.blocks.apply(_without_drop_path)
+    for step in range(2):
+        images = loop.prepare(job.train.images[step * 32 : (step + 1) * 32], job.recipe)
+        labels = job.train.labels[step * 32 : (step + 1) * 32]
+        found = method.update(images, labels)["loss"]
+        expected = reference.update(images.cpu(), labels.cpu())["loss"]
+        torch.testing.assert_close(found.cpu(), expected, rtol=0.02, atol=0)
+
+
+def _without_drop_path(module: nn.Module) -> None:
+    if hasattr(module, "drop_prob"):
+        module.drop_prob = 0.0
 
 
 def test_the_loss_falls_on_the_device() -> None:

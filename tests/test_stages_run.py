@@ -62,7 +62,8 @@ def test_a_damaged_network_is_refused_set_aside_and_trained_again(
     found = plan.plan([one(staged, "built:tiny-4")], None, tmp_path)
     assert [p.status for p in found] == ["runnable", "runnable"]
     assert stage_server.start(stage_spec(staged, tmp_path), tmp_path / "log").wait() == 0
-    assert network.read_bytes() == whole
+    # not the same bytes: the other process may use another number of threads
+    assert store.sha256_file(network) == store.read_result(stage).network_sha256
     job.execute(spec, folder)
 
 
