@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from test_render import TABLE
 
 import run_all
-from bench import declare, extra, matrix, registry, variants, weights
+from bench import declare, extra, matrix, variants, weights
 from bench.declare import Declarations, Table
 from bench.errors import UserError
 from tables.render.extra import TITLE
@@ -134,8 +134,6 @@ def test_poster_has_its_rows_without_external_files() -> None:
 def test_no_extra_run_shares_a_key(profile: declare.ProfileName) -> None:
     """A profile that shrinks two networks to the same one would leave one of the two rows without its result."""
     declared, keys = declare.load(), {}
-    if "poster" not in registry.available("method"):
-        pytest.skip("method poster is not built")
     tables = declared.tables_of("poster")
     claims = [c for table in tables for c in table.claims() if c.experiment]
     claims += extra.asked(declared, tables, profile, "all")
