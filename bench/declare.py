@@ -50,6 +50,7 @@ class Protocol(Declared):
     class_counts: dict[str, dict[str, int]] = {}
     stand_in: str = ""
     variants: dict[str, str] = {}  # other ways to report the same images: leak-free, by-subject, ... -> protocol
+    test_transform: Literal["", "augmentation"] = ""  # what test and val images go through; empty: nothing random
     synthetic: bool = False
     notes: str = ""
     access: str = ""
@@ -67,6 +68,7 @@ class Experiment(Declared):
     recipe: str
     options: dict[str, Any] = {}
     weights: tuple[str, ...] = ()  # roles it cannot do without: external files, or products of stages
+    front: str = ""  # the one of them whose network prepares images once, ahead of augmentation (bench.method.Front)
     note: str = ""
 
 

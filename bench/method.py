@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -39,6 +40,37 @@ class Spec:
 
 
 @dataclass(frozen=True)
+class Votes:
+    """What raters said of the training images; rows are images, in no particular order.
+
+    Attributes:
+        counts: float64 (N, K), votes for each of `Context.classes`.
+        labels: int64 (N,), the class each image has under the run's protocol.
+    """
+
+    counts: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Front:
+    """A fixed function of stored images, ahead of augmentation: an interpolation, or a network that is not trained.
+
+    Attributes:
+        apply: float (B, C, H, W) in [0, 1] to the same kind at the size that augmentation is to work at; called without
+            gradient on the device of the run.
+        once: where it is too slow for every step, what the function is, with everything that changes its numbers
+            (weights by their hash). Its images are then computed once for all runs, rounded to 8 bits and kept. Empty:
+            computed for every batch.
+        batch: images at a time where they are computed once.
+    """
+
+    apply: Callable[[Tensor], Tensor]
+    once: str = ""
+    batch: int = 64
+
+
+@dataclass(frozen=True)
 class Context:
     """What a method may know about the run it is built for."""
 
@@ -49,8 +81,11 @@ class Context:
     precision: str = "fp32"  # fp32 | bf16
     seed: int = 0
     weights: Mapping[str, Path] = field(default_factory=dict)
+    votes: Votes | None = None
+    """Of the training images, where the recipe says `votes: true`; None for every other run, and while `restoring`."""
     restoring: bool = False
-    """The network's weights are loaded right after building, so no external file is needed or given."""
+    """The network's weights are loaded right after building, so no file for it is needed or given: at most that of the
+    experiment's `front`, which is not part of the network."""
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision the recipe asks for; a no-op for fp32."""
@@ -64,6 +99,8 @@ class Method:
     classifies: ClassVar[bool] = True
     """Whether it answers with classes. A stage (a landmark network, masked pretraining) does not: its product is the
     network, and `validate` measures it."""
+    front: Front | None = None
+    """What stored images go through ahead of augmentation, in training and in evaluation; None: nothing."""
 
     def update(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """One optimisation step.

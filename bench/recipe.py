@@ -120,6 +120,7 @@ RECIPE_FIELDS: dict[str, Any] = {
     "precision": "fp32",  # fp32 | bf16
     "channels_last": False,
     "last_k": 5,  # epochs behind the selection last-k
+    "votes": False,  # whether the method reads the raters' votes on the training images; they are then part of the key
 }
 # What the fields with a fixed vocabulary may say. `loss` is the method's own.
 VOCABULARY: dict[str, tuple[str, ...]] = {

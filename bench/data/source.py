@@ -248,7 +248,8 @@ def _hash(
 def _manifest_path(protocol: Protocol, dataset: Dataset) -> Path:
     # the adapter's version and the protocol's own declaration decide what an index holds; notes and the like do not
     version = registry.find("dataset", protocol.dataset).version
-    unread = {"title", "notes", "access", "variants", "stand_in"} | (set() if protocol.targets else {"targets"})
+    unread = {"title", "notes", "access", "variants", "stand_in", "test_transform"}
+    unread |= set() if protocol.targets else {"targets"}
     declared = protocol.model_dump(exclude=unread)
     text = store.canonical([declared, version, dataset.fingerprint(), dataset.skip_bad, dict(dataset.decode)])
     name = f"{protocol.id.replace('/', '_')}-{hashlib.sha256(text).hexdigest()[:12]}.json"
