@@ -165,6 +165,8 @@ class Declarations:
         same: dict[str, str] = {}
         for experiment in self.experiments.values():
             self.recipe(experiment.recipe)
+            if experiment.front not in ("", *experiment.weights):
+                raise unknown(f"role in front of '{experiment.id}'", experiment.front, experiment.weights)
             content = repr(experiment.model_dump(exclude={"id", "paper", "note"}))
             if content in same:
                 # they would be one run, recorded under one of the two names
@@ -197,6 +199,11 @@ class Declarations:
         return _get("recipe", name, self.recipes)
 
     def experiment(self, name: str) -> Experiment:
+        """A declared experiment, or one with another backbone: `experiment+backbone`, `experiment+backbone@timm`."""
+        if "+" in name and name not in self.experiments:
+            from bench.backbones import with_backbone  # only such ids need it
+
+            return with_backbone(self, name)
         return _get("experiment", name, self.experiments)
 
     def protocol(self, name: str) -> Protocol:

@@ -25,15 +25,13 @@ from filelock import FileLock, Timeout
 
 from bench import declare, loop, matrix, provenance, registry, store, weights
 from bench.checkpoints import Checkpoints
-from bench.data import source
-from bench.data.pixel_file import Mapped, PixelFile
+from bench.data import derived, source
 from bench.errors import UserError
-from bench.method import Context, Method, Spec, macs, parameter_counts
+from bench.method import Context, Front, Method, Spec, Votes, macs, parameter_counts
+from bench.splits import labels_of, load
 from bench.weight_files import read_state
 
 PROGRESS_SECONDS = 0.5
-RESIDENT_BYTES = 4 << 30  # images a CPU job keeps in memory; more are read batch by batch, to the same result
-LOAD_BYTES = 64 << 20
 
 
 def main(arguments: list[str]) -> int:
@@ -73,7 +71,7 @@ def execute(spec: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambd
     device = pick_device(spec["device"])
     data = source.open_data(protocol, root, bool(spec.get("skip_bad")), run.preprocessing)
     files = weights.require(run.weights)
-    key = run.key(data.hash, weights.hashes(run.weights), spec.get("stages"))
+    key = run.key(run.data_part(data.hash, data.votes_hash), weights.hashes(run.weights), spec.get("stages"))
     if key != spec["key"]:
         raise UserError(
             f"{run.name}: code, declarations or data changed after planning ({spec['key']} is now {key})", "run again"
@@ -84,18 +82,18 @@ def execute(spec: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambd
     steps = loop.steps_per_epoch(len(rows["train"]), int(run.recipe["batch_size"]))
     if run.checkpoint:
         rows = {"train": rows["train"][:0], "test": rows["test"]}
-    splits = _splits(data, _labels(data, protocol), rows, device)
-
     torch.manual_seed(run.seed)
     code = _code(run)
     networks = {role: store.run_folder(made["key"]) / store.NETWORK for role, made in products.items()}
-    method = _build(run, {**files, **networks}, steps, device)
+    method = _build(run, {**files, **networks}, steps, device, _votes(run, data, rows["train"]))
+    shown, front = _prepared(run, data, rows, method, device, _preparing(folder, stop))
+    splits = load(shown, labels_of(data, protocol), rows, device, front)
     job = loop.Job(
         train=splits["train"], evaluated={name: s for name, s in splits.items() if name != "train"}, recipe=run.recipe,
         augment=registry.find("augmentation", run.entry.experiment.augmentation).load(), seed=run.seed, device=device,
         checkpoints=Checkpoints(folder), checkpoint_seconds=float(spec["checkpoint_seconds"]),
         progress=_reporter(folder, 1 if run.checkpoint else int(run.recipe["epochs"])), stop_requested=stop,
-        code=json.dumps(code, sort_keys=True),
+        code=json.dumps(code, sort_keys=True), augment_evaluated=protocol.test_transform == "augmentation",
     )  # fmt: skip
     if run.checkpoint:
         method.load_released(read_state(Path(spec["checkpoint"])))
@@ -119,18 +117,44 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _build(run: matrix.Run, files: dict[str, Path], steps: int, device: torch.device) -> Method:
+def _build(
+    run: matrix.Run, files: dict[str, Path], steps: int, device: torch.device, votes: Votes | None = None
+) -> Method:
     """The run's method on the device; `files` are those of its weights roles."""
     experiment, protocol = run.entry.experiment, run.entry.protocol
     context = Context(
         classes=protocol.classes, input_size=int(run.recipe["input_size"]), steps_per_epoch=steps, device=device,
-        precision=run.recipe["precision"], seed=run.seed, weights=files, restoring=bool(run.checkpoint),
+        precision=run.recipe["precision"], seed=run.seed, weights=files, votes=votes,
+        restoring=bool(run.checkpoint),
     )  # fmt: skip
     model = Spec(experiment.id, experiment.backbone, run.pretraining, run.options)
     method: Method = registry.find("method", experiment.method).load()(model, run.recipe, context)
     if method.classifies and not protocol.classes:
         raise UserError(f"{run.name}: {experiment.method} classifies, {protocol.id} has no classes", "use another one")
+    if run.front and method.front is None:
+        message = f"{run.name}: front is '{run.front}', and {experiment.method} with these options has none"
+        raise UserError(message, "leave `front` out of the experiment, or correct its options")
     return method
+
+
+def _votes(run: matrix.Run, data: source.Data, train: np.ndarray) -> Votes | None:
+    """What raters said of the training images, where the recipe asks for it."""
+    if not run.reads_votes:
+        return None
+    from bench.data.votes import training_votes
+
+    return training_votes(data.index, run.entry.protocol, train)
+
+
+def _prepared(
+    run: matrix.Run, data: source.Data, rows: dict[str, np.ndarray], method: Method, device: torch.device,
+    told: Callable[[int, int], None],
+) -> tuple[source.Data, Front | None]:  # fmt: skip
+    """The data whose images training reads, and what every batch of them goes through ahead of augmentation."""
+    if method.front is None or not method.front.once:
+        return data, method.front
+    wanted = np.concatenate(list(rows.values()))
+    return derived.prepared(data, run.entry.protocol, wanted, method.front, device, store.cache_root(), told), None
 
 
 def _product(role: str, stage: matrix.Run, key: str) -> dict[str, str]:
@@ -143,52 +167,6 @@ def _product(role: str, stage: matrix.Run, key: str) -> dict[str, str]:
     if folder is None:
         raise UserError(f"stage {role} ({stage.entry.id}) is not finished: {store.run_folder(key)}", "run again")
     return {"key": key, "sha256": store.read_network(folder, store.read_result(folder))}
-
-
-def _labels(data: source.Data, protocol: declare.Protocol) -> np.ndarray:
-    """What each index row is to be answered with: the protocol's targets, else the class; 0 where there are none."""
-    if data.targets is not None:
-        return data.targets
-    if not protocol.classes:
-        return np.zeros(len(data.index), np.int64)
-    index_of = {name: i for i, name in enumerate(protocol.classes)}
-    return data.index["label"].map(index_of).to_numpy(np.int64)  # type: ignore[no-any-return]
-
-
-def _splits(
-    data: source.Data, labels: np.ndarray, rows: dict[str, np.ndarray], device: torch.device
-) -> dict[str, loop.Split]:
-    """Images and labels of every split: all on the device where they fit, else read from the cache batch by batch."""
-    assert isinstance(data.pixels, Mapped)
-    file = data.pixels.file
-    needed = sum(len(at) for at in rows.values()) * file.row_bytes
-    resident = needed <= _room(device)
-    if not resident:
-        print(f"{needed / 2**30:.1f} GiB of images do not fit: they are read from {file.path} batch by batch")
-    return {
-        name: loop.Split(
-            _load(file, data.rows[at], device) if resident else file,
-            torch.from_numpy(labels[at]).to(device),
-            None if resident else data.rows[at],
-        )
-        for name, at in rows.items()
-    }
-
-
-def _load(file: PixelFile, rows: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Images of `rows` on the device, read in pieces: those on a GPU never lie in main memory all at once."""
-    images = torch.empty((len(rows), *file.shape[1:]), dtype=torch.uint8, device=device)
-    count = max(1, LOAD_BYTES // file.row_bytes)
-    for start in range(0, len(rows), count):
-        images[start : start + count] = torch.from_numpy(file.read(rows[start : start + count]))
-    return images
-
-
-def _room(device: torch.device) -> int:
-    """Bytes that images may take: half of a GPU's free memory; else RESIDENT_BYTES, on small machines less."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0]) // 2
-    return min(RESIDENT_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)
 
 
 def _write_result(
@@ -226,6 +204,7 @@ def _write_result(
             "folder": data.folder, "departures": list(departures),
         },
         "specification": {**spec, "data_root": "", "checkpoint": Path(spec.get("checkpoint", "")).name},
+        **_front(method, job),
     })  # fmt: skip
     total, trainable = parameter_counts(method.net)
     trained = int(run.recipe["epochs"]) * _steps(job) * int(run.recipe["batch_size"])
@@ -244,6 +223,18 @@ def _write_result(
         network_sha256=store.sha256_file(folder / store.NETWORK),
     )  # fmt: skip
     store.write_text(folder / "result.json", result.model_dump_json(indent=1) + "\n")
+
+
+def _front(method: Method, job: loop.Job) -> dict[str, Any]:
+    """What the manifest says of a front: its identity where its images are kept, and their size in pixels."""
+    if method.front is None:
+        return {}
+    split = next(split for split in (job.train, *job.evaluated.values()) if len(split))
+    with torch.inference_mode():
+        for pixels, _ in split.batches(torch.arange(1), 1):
+            images = loop.as_float(pixels)
+            images = images if split.front is None else split.front.apply(images)
+    return {"front": {"once": method.front.once, "size": list(images.shape[-2:])}}
 
 
 def _shown(run: matrix.Run, data: source.Data) -> dict[str, Any]:
@@ -297,6 +288,24 @@ def _steps(job: loop.Job) -> int:
     return loop.steps_per_epoch(len(job.train), int(job.recipe["batch_size"]))
 
 
+def _preparing(folder: Path, stop: Callable[[], bool]) -> Callable[[int, int], None]:
+    """Write progress.json while images are made that training is to read; leave where a stop was requested."""
+    begun, last, before = time.monotonic(), 0.0, 0
+
+    def report(done: int, images: int) -> None:
+        nonlocal last, before
+        if stop():
+            raise loop.Interrupted
+        now = time.monotonic()
+        before = before or done  # an earlier job's images came in no time
+        if not done or now - last >= PROGRESS_SECONDS:
+            last = now
+            rate = (done - before) / max(1e-9, now - begun)
+            _progress(folder, {"preparing": done, "images": images, "rate": rate})
+
+    return report
+
+
 def _reporter(folder: Path, epochs: int) -> Callable[[int, int, int, float], None]:
     """Write progress.json at most twice a second; the executor reads it."""
     last = 0.0
@@ -306,15 +315,16 @@ def _reporter(folder: Path, epochs: int) -> Callable[[int, int, int, float], Non
         if time.monotonic() - last < PROGRESS_SECONDS:
             return
         last = time.monotonic()
-        text = json.dumps(
-            {"epoch": epoch, "epochs": epochs, "step": step, "steps": steps, "rate": rate, "pid": os.getpid()}
-        )
-        temporary = folder / ".progress.tmp"
-        with contextlib.suppress(OSError):  # progress is a courtesy; a full disk is the checkpoint's to report
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, folder / "progress.json")
+        _progress(folder, {"epoch": epoch, "epochs": epochs, "step": step, "steps": steps, "rate": rate})
 
     return report
+
+
+def _progress(folder: Path, told: dict[str, float]) -> None:
+    temporary = folder / ".progress.tmp"
+    with contextlib.suppress(OSError):  # progress is a courtesy; a full disk is the checkpoint's to report
+        temporary.write_text(json.dumps({**told, "pid": os.getpid()}), encoding="utf-8")
+        os.replace(temporary, folder / "progress.json")
 
 
 def _stop_when_asked() -> Callable[[], bool]:

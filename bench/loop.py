@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,66 +22,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.checkpoints import Checkpoints
-from bench.data.pixel_file import PixelFile
 from bench.errors import UserError
-from bench.method import Method
+from bench.method import Front, Method
+from bench.splits import Split as Split
 
+Augment = Callable[[Tensor, torch.Generator], Tensor]
 LOOP_VERSION = 1
 EVALUATION_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images of one split and their labels, on the device.
-
-    Attributes:
-        labels: class indices, int64 (N,); of a stage, its protocol's targets, float32 (N, ...).
-        images: uint8 (N, H, W) or (N, H, W, 3) on the device, or the file to read them from, batch by batch, where they
-            do not fit.
-        rows: int64 (N,), where the split's images are in that file.
-    """
-
-    images: Tensor | PixelFile
-    labels: Tensor
-    rows: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return int(self.labels.shape[0])
-
-    def batches(self, order: Tensor, size: int, first: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Images and labels on the device, `size` at a time.
-
-        Args:
-            order: int64 (k,) on the CPU, positions within the split.
-            first: batches to leave out at the beginning.
-        """
-        on_device = order.to(self.labels.device)
-        places = [slice(start, start + size) for start in range(first * size, len(order), size)]
-        if isinstance(self.images, PixelFile):
-            assert self.rows is not None
-            wanted = [self.rows[order[place].numpy()] for place in places]
-            for place, images in zip(places, _read_ahead(self.images, wanted, self.labels.device), strict=True):
-                yield images, self.labels[on_device[place]]
-        else:
-            for place in places:
-                yield self.images[on_device[place]], self.labels[on_device[place]]
-
-
-def _read_ahead(file: PixelFile, wanted: Sequence[np.ndarray], device: torch.device) -> Iterator[Tensor]:
-    """Images of each array of rows, on the device; a thread reads the next ones while these are used."""
-
-    def read(rows: np.ndarray) -> Tensor:
-        shape = (len(rows), *file.shape[1:])
-        images = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")  # pinned: copied in parallel
-        file.read(rows, into=images.numpy())
-        return images
-
-    with ThreadPoolExecutor(1) as thread:
-        ahead: Future[Tensor] | None = None
-        for rows in [*wanted, None]:
-            ready, ahead = ahead, None if rows is None else thread.submit(read, rows)
-            if ready is not None:
-                yield ready.result().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -92,7 +38,7 @@ class Job:
     train: Split
     evaluated: Mapping[str, Split]  # "test" and, where the protocol has one, "val"; of a stage, maybe neither
     recipe: Mapping[str, Any]
-    augment: Callable[[Tensor, torch.Generator], Tensor]
+    augment: Augment
     seed: int
     device: torch.device
     checkpoints: Checkpoints
@@ -100,6 +46,7 @@ class Job:
     progress: Callable[[int, int, int, float], None] = lambda epoch, step, steps, rate: None
     stop_requested: Callable[[], bool] = lambda: False
     code: str = ""  # commit and source hashes of the running code; a run resumed by other code says so
+    augment_evaluated: bool = False  # whether val and test images go through the augmentation as well, at every epoch
 
 
 @dataclass
@@ -160,7 +107,7 @@ def train(method: Method, job: Job) -> State:
                     save()
                 pixels, targets = next(batches)
                 generator = seed_step(job, state.epoch, state.step)
-                images = prepare(pixels, job.recipe, job.augment, generator)
+                images = prepare(pixels, job.recipe, job.augment, generator, job.train.front)
                 losses = method.update(images, targets)
                 for name, loss in losses.items():
                     state.sums[name] = state.sums[name] + loss if name in state.sums else loss.clone()
@@ -181,11 +128,12 @@ def _finish_epoch(method: Method, job: Job, state: State, steps: int, epoch_begu
     probabilities = {}
     if method.classifies:
         for name, split in job.evaluated.items():
-            probabilities[name] = evaluate(method, split, job.recipe)
+            probabilities[name] = evaluate(method, split, job.recipe, drawn=_drawn(job, state.epoch + 1, name))
             record[f"{name}_accuracy"] = _accuracy(probabilities[name], split)
     else:
         for name, split in job.evaluated.items():
-            record |= {f"{name}_{what}": value for what, value in measure(method, split, job.recipe).items()}
+            found = measure(method, split, job.recipe, _drawn(job, state.epoch + 1, name))
+            record |= {f"{name}_{what}": value for what, value in found.items()}
         _refuse_infinite("evaluation", record, state.epoch)
     state.epoch += 1
     state.step, state.sums = 0, {}
@@ -222,10 +170,27 @@ def _select(state: State, probabilities: np.ndarray, epochs: int, last_k: int) -
         }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What an evaluation's images go through where that is random; drawn from the start of the split to its end."""
+
+    augment: Augment
+    generator: torch.Generator
+
+
+def _drawn(job: Job, epoch: int, split: str) -> Drawn | None:
+    """Of one evaluation, drawn from (seed, epoch, split): a continued run draws the same. None: nothing is drawn."""
+    if not job.augment_evaluated:
+        return None
+    (word,) = np.random.SeedSequence([job.seed, epoch, *split.encode()]).generate_state(1, np.uint64)
+    return Drawn(job.augment, torch.Generator(job.device).manual_seed(int(word >> np.uint64(1))))
+
+
 def evaluate(
-    method: Method, split: Split, recipe: Mapping[str, Any], passed: Callable[[int], None] = lambda batches: None
-) -> np.ndarray:
-    """Class probabilities (N, K) float32 of a split, without augmentation and in its own order.
+    method: Method, split: Split, recipe: Mapping[str, Any], passed: Callable[[int], None] = lambda batches: None,
+    drawn: Drawn | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Class probabilities (N, K) float32 of a split in its own order, without augmentation unless it is `drawn`.
 
     Args:
         passed: called after every batch with the number of batches so far.
@@ -233,21 +198,27 @@ def evaluate(
     parts = []
     with torch.inference_mode():
         for pixels, _ in split.batches(torch.arange(len(split)), EVALUATION_BATCH):
-            parts.append(method.predict(prepare(pixels, recipe)).float().softmax(dim=1))
+            parts.append(method.predict(_evaluated(pixels, split, recipe, drawn)).float().softmax(dim=1))
             passed(len(parts))
     found: np.ndarray = torch.cat(parts).cpu().numpy()
     return found
 
 
-def measure(method: Method, split: Split, recipe: Mapping[str, Any]) -> dict[str, float]:
-    """Means over a split of what a method that does not classify measures, without augmentation."""
+def measure(method: Method, split: Split, recipe: Mapping[str, Any], drawn: Drawn | None = None) -> dict[str, float]:
+    """Means over a split of what a method that does not classify measures; images as in `evaluate`."""
     sums: dict[str, Tensor] = {}
     with torch.inference_mode():
         for pixels, targets in split.batches(torch.arange(len(split)), EVALUATION_BATCH):
-            for name, values in method.validate(prepare(pixels, recipe), targets).items():
+            for name, values in method.validate(_evaluated(pixels, split, recipe, drawn), targets).items():
                 total = values.double().sum()
                 sums[name] = sums[name] + total if name in sums else total
     return {name: float(total) / len(split) for name, total in sums.items()}
+
+
+def _evaluated(pixels: Tensor, split: Split, recipe: Mapping[str, Any], drawn: Drawn | None) -> Tensor:
+    if drawn is None:
+        return prepare(pixels, recipe, front=split.front)
+    return prepare(pixels, recipe, drawn.augment, drawn.generator, split.front)
 
 
 def evaluate_released(method: Method, job: Job, columns: Sequence[int] = ()) -> State:
@@ -269,7 +240,7 @@ def evaluate_released(method: Method, job: Job, columns: Sequence[int] = ()) -> 
 
     method.train(False)
     passed(0)
-    probabilities = evaluate(method, split, job.recipe, passed)
+    probabilities = evaluate(method, split, job.recipe, passed, _drawn(job, 0, "test"))
     probabilities = probabilities[:, list(columns)] if columns else probabilities
     kept = {"released": {"epochs": [0], "probabilities": probabilities[None]}}
     history = [{"epoch": 0.0, "test_accuracy": _accuracy(probabilities, split)}]
@@ -279,23 +250,27 @@ def evaluate_released(method: Method, job: Job, columns: Sequence[int] = ()) -> 
 def prepare(
     pixels: Tensor,
     recipe: Mapping[str, Any],
-    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    augment: Augment | None = None,
     generator: torch.Generator | None = None,
+    front: Front | None = None,
 ) -> Tensor:
     """Stored pixels to network input, all on the device.
 
     Args:
         pixels: uint8 (B, H, W) grey or (B, H, W, 3) RGB.
         recipe: gives input_size, resize kernel, channel order, mean, std and the memory layout.
-        augment: applied at the stored size; None for evaluation. What it has as `after` is applied to the normalised
-            images (B, 3, S, S).
+        augment: applied at the size that the images have then; None for evaluation. What it has as `after` is applied
+            to the normalised images (B, 3, S, S).
         generator: source of the augmentation's draws.
+        front: applied first of all, to the images as stored.
 
     Returns:
         float32 (B, 3, S, S), normalised.
     """
-    images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-    images = images.to(torch.float32).div_(255)
+    images = as_float(pixels)
+    if front is not None:
+        with torch.no_grad():
+            images = front.apply(images)
     if augment is not None and generator is not None:
         images = augment(images, generator)
     size = int(recipe["input_size"])
@@ -311,6 +286,12 @@ def prepare(
     if after is not None and generator is not None:
         images = after(images, generator)
     return images.contiguous(memory_format=torch.channels_last) if recipe["channels_last"] else images.contiguous()
+
+
+def as_float(pixels: Tensor) -> Tensor:
+    """Stored pixels, uint8 (B, H, W) or (B, H, W, 3), as float32 (B, 1 or 3, H, W) in [0, 1]."""
+    images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    return images.to(torch.float32).div_(255)
 
 
 @lru_cache(maxsize=16)

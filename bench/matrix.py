@@ -29,6 +29,8 @@ class Run:
         asked_colour: the order of colour channels asked for with it in place of the recipe's; empty where none was.
         departures: why that file's numbers are not those of the row's own released file.
         asked_preprocessing: the profile asked for in place of the recipe's; empty where none was.
+        front: the one of `weights` and `stages` whose network prepares images, outside the network that is trained or
+            evaluated; empty where none does.
     """
 
     entry: Entry
@@ -45,6 +47,7 @@ class Run:
     outputs: tuple[str, ...] = ()
     asked_colour: str = ""
     departures: tuple[str, ...] = ()
+    front: str = ""
 
     @property
     def name(self) -> str:
@@ -68,11 +71,32 @@ class Run:
         """For each of the protocol's classes, the checkpoint's output that stands for it; empty: as they come."""
         return [self.outputs.index(name) for name in self.entry.protocol.classes] if self.outputs else []
 
+    def data_part(self, data_hash: str, votes_hash: str) -> str:
+        """What the key takes of the data: its hash, and that of the raters' votes where the run reads those.
+
+        Raises:
+            UserError: it reads votes, and there are none.
+        """
+        if not self.reads_votes:
+            return data_hash
+        if not votes_hash:
+            protocol, recipe = self.entry.protocol, self.entry.experiment.recipe
+            raise UserError(
+                f"{protocol.dataset} has no raters' votes for {protocol.id}, which recipe '{recipe}' reads",
+                "a recipe without `votes: true` needs none: `method.prior: uniform`, or a prior that the method brings",
+            )
+        return f"{data_hash}+{votes_hash}"
+
+    @property
+    def reads_votes(self) -> bool:
+        """Whether its method learns from what raters said; none does where a file of weights is evaluated."""
+        return bool(self.recipe.get("votes")) and not self.checkpoint
+
     def key(self, data_hash: str, weights: Mapping[str, str], stages: Mapping[str, str] | None = None) -> str:
         """Content key, 16 hex digits: everything that can change a number, nothing that cannot.
 
         Args:
-            data_hash: of the protocol as it lies on disk (names, labels, splits, pixels).
+            data_hash: of the protocol as it lies on disk (names, labels, splits, pixels): `data_part`.
             weights: SHA-256 of each external file, by role.
             stages: key of each stage, by role.
         """
@@ -111,7 +135,7 @@ class Run:
             "method": registry.find("method", experiment.method).source_hash(),
             "augmentation": registry.find("augmentation", experiment.augmentation).source_hash(),
             "dataset": registry.find("dataset", self.entry.protocol.dataset).source_hash(),
-            "loop": registry.hash_files([ROOT / "bench" / "loop.py", ROOT / "bench" / "method.py"]),
+            "loop": registry.hash_files([ROOT / "bench" / name for name in ("loop.py", "method.py", "splits.py")]),
         }
 
 
@@ -189,8 +213,9 @@ def runs_of(declared: Declarations, entry: Entry, profile: ProfileName, seeds: I
     roles = override.roles(entry.experiment.weights)
     weights = tuple(role for role in roles if role not in declared.stages)
     stages = {role: stage_run(declared, role, profile) for role in roles if role in declared.stages}
+    front = "".join(override.roles(tuple(filter(None, [entry.experiment.front]))))
     return [
-        Run(entry, profile, seed, fold, plain, options, pretraining, weights, stages=stages)
+        Run(entry, profile, seed, fold, plain, options, pretraining, weights, stages=stages, front=front)
         for seed in seeds
         for fold in range(max(1, entry.protocol.folds))
     ]
@@ -234,7 +259,7 @@ def with_preprocessing(runs: Iterable[Run], asked: Mapping[str, str]) -> list[Ru
 def of_checkpoint(
     run: Run, sha256: str, outputs: Sequence[str] = (), colour: str = "", departures: Sequence[str] = ()
 ) -> Run:
-    """The run that evaluates a file of weights in place of training: it needs no other weights.
+    """The run that evaluates a file of weights in place of training: it needs no other weights but its front's.
 
     Args:
         outputs: the classes in the order of the file's outputs; empty: the protocol's order.
@@ -242,7 +267,11 @@ def of_checkpoint(
         departures: why the file's numbers get no verdict.
     """
     other = tuple(outputs) if tuple(outputs) != run.entry.protocol.classes else ()
-    run = replace(run, checkpoint=sha256, outputs=other, weights=(), stages={}, departures=tuple(departures))
+    kept = {role: stage for role, stage in run.stages.items() if role == run.front}
+    run = replace(
+        run, checkpoint=sha256, outputs=other, departures=tuple(departures),
+        weights=tuple(role for role in run.weights if role == run.front), stages=kept,
+    )  # fmt: skip
     if colour in ("", run.recipe["colour"]):
         return run
     return replace(run, recipe={**run.recipe, "colour": colour}, asked_colour=colour)

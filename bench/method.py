@@ -159,6 +159,9 @@ class Supervised(Method):
     only, `plateau` multiplies by `schedule_factor` when the loss it watches stops falling.
     """
 
+    losses: ClassVar[tuple[str, ...]] = ("cross-entropy",)
+    """What a recipe's `loss` may be; a subclass with others overrides `loss`."""
+
     def __init__(self, net: nn.Module, recipe: RecipeValues, context: Context) -> None:
         self.net = net
         self.recipe = recipe
@@ -169,8 +172,8 @@ class Supervised(Method):
         self.plateau_scale = 1.0
         self.best_watched = math.inf
         self.bad_epochs = 0
-        if recipe["loss"] != "cross-entropy":
-            raise unknown("loss", recipe["loss"], ["cross-entropy"])
+        if recipe["loss"] not in self.losses:
+            raise unknown("loss", str(recipe["loss"]), self.losses)
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """Scalar training loss of a batch."""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from bench import registry, store, weights
 from bench.data import source
-from bench.declare import Entry, Experiment, Protocol
+from bench.declare import Entry, Experiment
 from bench.errors import UserError
 from bench.matrix import Run
 
@@ -35,7 +35,7 @@ class Planned:
         reason: why it is blocked; else what is remarkable about the run that is cached, or about its cached stages.
         unblock: what to do about it.
         seconds: estimated time to run, None where nothing like it has run yet.
-        data_hash: of its own data, once that has been read.
+        data_hash: of its own data, once everything that it needs of that has been read.
         stages: role -> what would happen to the stage that fills it.
         only_stage: nobody asked for it but the runs that need its network.
     """
@@ -110,8 +110,8 @@ class Planner:
         self._weights: dict[tuple[str, ...], dict[str, str]] = {}
 
     def stop(self, run: Run) -> UserError | None:
-        """What stops a run here, or None: what stops its entry, or a stage that it needs."""
-        found = self.blocker(run.entry, run.weights, run.preprocessing)
+        """What stops a run here, or None: what stops its entry, votes it would learn from, or a stage that it needs."""
+        found = self.blocker(run.entry, run.weights, run.preprocessing) or self._no_votes(run)
         for role, stage in run.stages.items():
             behind = self.stop(stage) if found is None else None
             if behind is not None:
@@ -155,12 +155,26 @@ class Planner:
             return error
         return None
 
-    def manifest(self, protocol: Protocol, preprocessing: str = "") -> dict[str, Any] | None:
-        """Hash and sizes of a protocol's data as read before; None when it has to be read first."""
+    def _no_votes(self, run: Run) -> UserError | None:
+        """That a run reads votes and its data, read before, has none; None where it has, or is still to be read."""
+        manifest = self.manifest(run) if run.reads_votes else None
+        if manifest is not None:
+            try:
+                run.data_part(manifest["hash"], manifest["votes"])
+            except UserError as error:
+                return error
+        return None
+
+    def manifest(self, run: Run) -> dict[str, Any] | None:
+        """Hashes and sizes of a run's data as read before; None when it has to be read first."""
+        protocol, preprocessing = run.entry.protocol, run.preprocessing
         place = (protocol.id, preprocessing)
         if place not in self._manifests:
             self._manifests[place] = source.known_manifest(protocol, self.copies, self.skip_bad, preprocessing)
-        return self._manifests[place]
+        found = self._manifests[place]
+        if found is not None and run.reads_votes and "votes" not in found:
+            return None  # read by a version that did not look for votes
+        return found
 
     def weight_hashes(self, roles: tuple[str, ...]) -> dict[str, str]:
         """SHA-256 of each external file."""
@@ -197,7 +211,7 @@ class _Decisions:
         if stopped:
             return Planned(run, "blocked", reason=stopped.message, unblock=stopped.hint)
         stages = {role: self._of_stage(stage) for role, stage in run.stages.items()}
-        manifest = self.planner.manifest(run.entry.protocol, run.preprocessing)
+        manifest = self.planner.manifest(run)
         told = "; ".join(f"stage {role}: {stage.reason}" for role, stage in stages.items() if stage.reason)
         planned = Planned(run, "runnable", reason=told, seconds=_seconds(run, manifest, rates), stages=stages)
         if manifest is None:
@@ -206,7 +220,8 @@ class _Decisions:
         keys = {role: stage.key for role, stage in stages.items()}
         if not all(keys.values()):
             return planned
-        return replace(planned, key=run.key(planned.data_hash, self.planner.weight_hashes(run.weights), keys))
+        data = run.data_part(manifest["hash"], manifest.get("votes", ""))
+        return replace(planned, key=run.key(data, self.planner.weight_hashes(run.weights), keys))
 
     def _cached(self, planned: Planned, folder: Path | None) -> Planned:
         if folder is None:

@@ -236,6 +236,7 @@ def _try(run: Run, classes: int, state: Mapping[str, Tensor]) -> str:
 
 
 def _build(run: Run, classes: int, device: str) -> Method:
+    """The run's method to compare a file with: without memory where that can be, and without the file of its front."""
     experiment = run.entry.experiment
     context = Context(
         classes=tuple(f"class {i}" for i in range(classes)), input_size=int(run.recipe["input_size"]),

@@ -16,7 +16,8 @@ from bench.errors import UserError
 from bench.plan import Planned
 from commands import render
 from commands.arguments import tables_asked
-from commands.run import BLOCKED, DONE, FAILED, asked_preprocessing, carry_out, filtered, print_plan, recheck
+from commands.filters import filtered
+from commands.run import BLOCKED, DONE, FAILED, asked_preprocessing, carry_out, print_plan, recheck
 
 if TYPE_CHECKING:
     from bench.released import Networks, Released
@@ -250,7 +251,7 @@ def _remarks(planned: Sequence[Planned], root: Path | None, results: Path) -> It
     from bench.data.source import Copies
     from bench.metrics import from_predictions
 
-    copies = Copies(root)
+    copies, planned = Copies(root), [p for p in planned if p.run.checkpoint]  # not a stage that made its front
     counted: dict[str, order_doctor.Matrix] = {}
     for p in planned:
         folder = store.find_result(p.key, results) if p.key else None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import declare, extra, matrix, plan, registry, store
+from bench import declare, extra, matrix, plan, registry, store, weights
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from bench.figure import Faces
+    from bench.method import Front, Method
 
 LOOKED_AT = 32  # faces classified at a time in search of an example
 
@@ -97,15 +99,19 @@ def _drawn_by_method(
     """A method's own figure over its trained networks, on the test images that the figure's declaration asks for."""
     draw = registry.find("figure", figure.draw).load()
     firsts = dict(zip(figure.experiments, _one_each(planned), strict=True))
-    nets = {title: _trained(p, device) for title, p in firsts.items()}
-    faces = _test_faces({title: p.run for title, p in firsts.items()}, root)
+    methods = {title: _trained(p, device) for title, p in firsts.items()}
+    nets = {title: method.net for title, method in methods.items()}
+    fronts = {title: _front(method, device) for title, method in methods.items()}
+    faces = _test_faces({title: p.run for title, p in firsts.items()}, root, fronts)
     path = _path(figure, planned, results)
     draw(nets, faces if figure.faces == "all-test" else _examples(nets, faces, figure.expression), path)
     return path
 
 
-def _test_faces(runs: Mapping[str, matrix.Run], root: Path | None) -> Faces:
-    """The test images of the runs' protocol, each run's input made by its own recipe."""
+def _test_faces(
+    runs: Mapping[str, matrix.Run], root: Path | None, fronts: Mapping[str, Front | None] | None = None
+) -> Faces:
+    """The test images of the runs' protocol, each run's input made by its own front and recipe."""
     import numpy as np
     import torch
 
@@ -127,12 +133,16 @@ def _test_faces(runs: Mapping[str, matrix.Run], root: Path | None) -> Faces:
         assert isinstance(data.pixels, Mapped)
         return torch.from_numpy(data.pixels.file.read(data.rows[tests[preprocessing][at]]))
 
+    def inputs(title: str, at: np.ndarray) -> torch.Tensor:
+        run = runs[title]
+        return prepare(pixels(run.preprocessing, at), run.recipe, front=(fronts or {}).get(title))
+
     shown = opened[first.preprocessing].index["label"].iloc[tests[first.preprocessing]]
     return Faces(
         protocol.classes,
         shown.map({name: i for i, name in enumerate(protocol.classes)}).to_numpy(np.int64),
         pixels=lambda at: pixels(first.preprocessing, at),
-        inputs=lambda title, at: prepare(pixels(runs[title].preprocessing, at), runs[title].recipe),
+        inputs=inputs,
         caption=_caption(runs, len(shown)),
         synthetic=protocol.synthetic,
     )
@@ -191,8 +201,8 @@ def _one_each(planned: Sequence[plan.Planned]) -> list[plan.Planned]:
     return list({p.run.entry.experiment.id: p for p in reversed(planned)}.values())[::-1]
 
 
-def _trained(planned: plan.Planned, device: str) -> Any:
-    """A run's network with the weights of its last epoch, in evaluation mode on the device."""
+def _trained(planned: plan.Planned, device: str) -> Method:
+    """A run's method, its network with the weights of its last epoch, in evaluation mode on the device."""
     from bench.job import pick_device
     from bench.method import Context, Spec
     from bench.weight_files import load_strict, read_state
@@ -203,8 +213,33 @@ def _trained(planned: plan.Planned, device: str) -> Any:
     run = planned.run
     experiment = run.entry.experiment
     place = pick_device(device)
-    context = Context(run.entry.protocol.classes, int(run.recipe["input_size"]), 1, place, restoring=True)
+    size = int(run.recipe["input_size"])
+    context = Context(run.entry.protocol.classes, size, 1, place, weights=_front_file(planned), restoring=True)
     spec = Spec(experiment.id, experiment.backbone, "none", run.options)
-    net = registry.find("method", experiment.method).load()(spec, run.recipe, context).net
-    load_strict(net, read_state(file), str(file))
-    return net.to(place).eval()
+    method: Method = registry.find("method", experiment.method).load()(spec, run.recipe, context)
+    load_strict(method.net, read_state(file), str(file))
+    method.net.to(place).eval()
+    return method
+
+
+def _front_file(planned: plan.Planned) -> dict[str, Path]:
+    """The weights of the run's front, which are not part of its network: a file of others, or a stage's product."""
+    role = planned.run.front
+    if role not in planned.stages:
+        return weights.require([role] if role else [])
+    folder = store.find_network(planned.stages[role].key)
+    if folder is None:
+        raise UserError(f"stage {role} has no network here", "run again with --force: it is trained then")
+    return {role: folder / store.NETWORK}
+
+
+def _front(method: Method, device: str) -> Front | None:
+    """The method's front for images on the CPU, which gives what training saw; a few images at a time."""
+    from bench.data.derived import rounding
+    from bench.job import pick_device
+
+    if method.front is None:
+        return None
+    place = pick_device(device)
+    front = rounding(method.front) if method.front.once else method.front
+    return replace(front, apply=lambda images: front.apply(images.to(place)).cpu())

@@ -38,16 +38,12 @@ class Progress:
         self.last = now
         parts = {task.key: fraction(progress) for task, progress in running}
         for task, progress in running:
-            if progress:
+            if "epoch" in progress:
                 self.at_start.setdefault(task.key, parts[task.key])
         done = (finished + sum(parts.values())) / total
         here = done - sum(self.at_start.values()) / total
         left = (now - self.begun) * (1 - done) / here if here > 0.01 else None
-        heads = "; ".join(
-            f"{task.name}: epoch {progress['epoch'] + 1}/{progress['epochs']}, {progress['rate']:.0f} images/s"
-            if progress else f"{task.name}: starting"
-            for task, progress in running
-        )  # fmt: skip
+        heads = "; ".join(f"{task.name}: {doing(progress)}" for task, progress in running)
         self._print(f"[{finished}/{total}] {done:4.0%}" + (f", {duration(left)} left" if left else "") + f" | {heads}")
 
     def ended(self, outcome: Outcome) -> None:
@@ -75,8 +71,20 @@ class Progress:
             self.width = 0
 
 
-def fraction(progress: dict[str, Any]) -> float:
-    """Share of a run that is done, 0..1."""
+def doing(progress: dict[str, Any]) -> str:
+    """What a run is at, in words."""
     if not progress:
+        return "starting"
+    rate = progress["rate"]
+    if "preparing" in progress:
+        done, images = progress["preparing"], progress["images"]
+        left = f", {duration((images - done) / rate)} left" if rate else ""
+        return f"preparing images {done:,}/{images:,}{left}"
+    return f"epoch {progress['epoch'] + 1}/{progress['epochs']}, {rate:.0f} images/s"
+
+
+def fraction(progress: dict[str, Any]) -> float:
+    """Share of a run's training that is done, 0..1."""
+    if "epoch" not in progress:
         return 0.0
     return float((progress["epoch"] + progress["step"] / progress["steps"]) / progress["epochs"])

@@ -132,7 +132,7 @@ def trained(run: matrix.Run) -> tuple[POSTER, plan.Planned]:
 
 def test_a_network_comes_back_without_external_files(toy_data: np.ndarray) -> None:
     net, planned = trained(toy_run("rgb"))
-    found = commanded._trained(planned, "cpu")
+    found = commanded._trained(planned, "cpu").net
     assert not found.training
     state = found.state_dict()
     assert state.keys() == net.state_dict().keys()

@@ -88,12 +88,12 @@ def test_a_file_that_fails_ends_training_with_its_name(tmp_path: Path) -> None:
 def test_a_run_reads_batches_where_memory_is_short_and_says_what_it_saw(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from bench import job
+    from bench import job, splits
 
     spec = specify(tiny, checkpoint_seconds=1e9)
     job.execute(spec, tmp_path / "memory")
     assert "batch by batch" not in capsys.readouterr().out
-    monkeypatch.setattr(job, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(splits, "RESIDENT_BYTES", 0)
     job.execute(spec, tmp_path / "file")
     assert "of images do not fit: they are read from" in capsys.readouterr().out
     assert predictions(tmp_path / "file") == predictions(tmp_path / "memory")
@@ -130,7 +130,7 @@ def test_batches_reach_a_gpu_without_waiting_for_it(tmp_path: Path) -> None:
 def test_a_gpu_takes_images_that_leave_half_its_memory_free(
     monkeypatch: pytest.MonkeyPatch, free: int, resident: bool
 ) -> None:
-    from bench import job
+    from bench import splits
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
-    assert (job._room(torch.device("cuda")) >= 36 * 64) == resident
+    assert (splits.room(torch.device("cuda")) >= 36 * 64) == resident

@@ -47,6 +47,8 @@ class Dataset(ABC):
     """Whether it reads folders with a ferbench.yaml; all other datasets leave those alone."""
     decode: ClassVar[Mapping[str, object]] = {}
     """Settings that change pixel values; part of the cache's identity."""
+    doing: ClassVar[str] = "decoding"
+    """What is said to be done while the cache is filled."""
     benchmark: ClassVar[str] = ""
     """Id of the protocol the literature reports."""
     known_files: ClassVar[Mapping[str, str]] = {}

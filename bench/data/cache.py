@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 
 from bench.data import cache_build
-from bench.data.base import Dataset
+from bench.data.cache_build import Images
 from bench.data.cache_check import DIGEST_BYTES, wrong
 from bench.data.pixel_file import Mapped, PixelFile
 from bench.errors import UserError
 
+WAITED_SECONDS = 0.5
 FORMAT = 2  # of the files; another number is built again
 
 
@@ -58,10 +59,13 @@ class Pixels:
         return {name: row for row, name in enumerate(self.names)}
 
 
-def open_pixels(ds: Dataset, cache_root: Path) -> Pixels:
+def open_pixels(ds: Images, cache_root: Path, waited: Callable[[], None] = lambda: None) -> Pixels:
     """The decoded images of `ds`, built now if they are not in `cache_root` or do not match.
 
     Processes that ask at the same time wait for the first one to finish.
+
+    Args:
+        waited: called now and then while another process builds; what it raises ends the waiting.
 
     Raises:
         UserError: an image is missing or damaged (named) and `ds` is not opened with `skip_bad`, or the cache folder
@@ -72,7 +76,7 @@ def open_pixels(ds: Dataset, cache_root: Path) -> Pixels:
     path = cache_root / "pixels" / f"{ds.storage}.u8"
     opened, _ = _open(ds, names, want, path)
     if opened is None:
-        with _lock(path):
+        with _lock(path, waited):
             opened, reason = _open(ds, names, want, path)  # another process may have built it meanwhile
             if opened is None:
                 if reason:
@@ -85,7 +89,7 @@ def open_pixels(ds: Dataset, cache_root: Path) -> Pixels:
     return opened
 
 
-def _description(ds: Dataset, names: Sequence[str]) -> dict[str, Any]:
+def _description(ds: Images, names: Sequence[str]) -> dict[str, Any]:
     """What the cached bytes must be: everything in the sidecar but their hashes and the bad images."""
     return {
         "format": FORMAT,
@@ -97,7 +101,7 @@ def _description(ds: Dataset, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _open(ds: Dataset, names: list[str], want: dict[str, Any], path: Path) -> tuple[Pixels | None, str]:
+def _open(ds: Images, names: list[str], want: dict[str, Any], path: Path) -> tuple[Pixels | None, str]:
     """The images, or None and why not; the reason is empty where there was no cache."""
     sidecar = path.with_suffix(".json")
     try:
@@ -129,7 +133,7 @@ def _open(ds: Dataset, names: list[str], want: dict[str, Any], path: Path) -> tu
     return (None, reason) if reason else (Pixels(array, names, sha256, bad, digests), "")
 
 
-def _mended(ds: Dataset, bad: dict[str, str]) -> str:
+def _mended(ds: Images, bad: dict[str, str]) -> str:
     """Says so if an image that was bad when the cache was built can be used now (they are few, and tried again).
 
     Raises:
@@ -148,7 +152,7 @@ def _mended(ds: Dataset, bad: dict[str, str]) -> str:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def _lock(path: Path, waited: Callable[[], None]) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     try:
@@ -158,7 +162,10 @@ def _lock(path: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout:
             print(f"waiting for {cache_build.builder(path)}, which builds {path}", file=sys.stderr, flush=True)
-            lock.acquire()
+            while not lock.is_locked:
+                waited()
+                with suppress(Timeout):
+                    lock.acquire(timeout=WAITED_SECONDS)
     except OSError as error:
         message = f"cannot write into the cache folder {path.parent}: {error.strerror}"
         raise UserError(message, "set FERBENCH_CACHE to a writable folder") from None

@@ -15,14 +15,14 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from bench.data.base import Dataset
+from bench import declare
 from bench.data.cache_check import DIGEST_BYTES, fits, image_digest
 from bench.data.pixel_file import PixelFile
 from bench.data.progress import Progress
@@ -32,11 +32,33 @@ from bench.store import write_json
 FLUSH_BYTES = 8 << 20  # decoded bytes held in memory; a killed build loses no more
 
 
+class Images(Protocol):
+    """What is kept: a dataset's decoded images, or those that a front makes of them (bench/data/derived.py)."""
+
+    @property
+    def protocol(self) -> declare.Protocol: ...
+    @property
+    def root(self) -> Path | None: ...
+    @property
+    def skip_bad(self) -> bool: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def decode(self) -> Mapping[str, object]: ...
+    @property
+    def storage(self) -> str: ...
+    @property
+    def doing(self) -> str: ...
+    def fingerprint(self) -> str: ...
+    def names(self) -> list[str]: ...
+    def decoded(self, names: Sequence[str]) -> Iterator[np.ndarray | UserError]: ...
+
+
 class CannotWrite(UserError):
     """The cache folder cannot hold the result."""
 
 
-def build(ds: Dataset, names: Sequence[str], want: dict[str, Any], path: Path) -> None:
+def build(ds: Images, names: Sequence[str], want: dict[str, Any], path: Path) -> None:
     """Make the cache at `path`, continuing an earlier build of the same; runs under the lock.
 
     Args:
@@ -69,7 +91,7 @@ def build(ds: Dataset, names: Sequence[str], want: dict[str, Any], path: Path) -
         partial.close()
 
 
-def usable(ds: Dataset, names: Sequence[str]) -> Iterator[np.ndarray | UserError]:
+def usable(ds: Images, names: Sequence[str]) -> Iterator[np.ndarray | UserError]:
     """Decoded images of the dataset's shape, each replaced by what is wrong with it where it is not."""
     for name, image in zip(names, ds.decoded(names), strict=True):
         if not isinstance(image, UserError) and (image.shape != tuple(ds.shape) or image.dtype != np.uint8):
@@ -88,10 +110,10 @@ def builder(path: Path) -> str:
         return "another process"
 
 
-def _decode(ds: Dataset, names: Sequence[str], partial: _Partial) -> None:
+def _decode(ds: Images, names: Sequence[str], partial: _Partial) -> None:
     """Add the images that `partial` lacks."""
     left = names[partial.rows :]
-    progress = Progress(f"decoding {ds.protocol.dataset}", len(names), partial.rows)
+    progress = Progress(f"{ds.doing} {ds.protocol.dataset}", len(names), partial.rows)
     try:
         for name, image in zip(left, usable(ds, left), strict=True):
             if not isinstance(image, UserError):
@@ -119,7 +141,7 @@ class _Partial:
         self._waiting = bytearray()  # pixels of the last rows, not yet written
         self._descriptors: dict[str, int] = {}
 
-    def open(self, ds: Dataset, names: Sequence[str]) -> None:
+    def open(self, ds: Images, names: Sequence[str]) -> None:
         """Make room, take over what an earlier build of the same left, and open the files for more."""
         journal = self._file(".journal")
         with self._writing():
@@ -199,7 +221,7 @@ class _Partial:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    def _take_over(self, ds: Dataset, names: Sequence[str]) -> None:
+    def _take_over(self, ds: Images, names: Sequence[str]) -> None:
         """Count in the images on the disk, up to the first that is not right or could be read now."""
         pixels, kept = self._file(".partial"), self._file(".digests").read_bytes()
         there = min(pixels.stat().st_size // self.row_bytes, len(kept) // DIGEST_BYTES, len(names))

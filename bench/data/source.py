@@ -35,6 +35,9 @@ class Data:
         departures: why this copy is not the published one; empty where it is.
         folder: name of the copy's folder, without the path to it; empty where images are made.
         targets: float32 (N, ...), for each index row what a stage learns; None where that is the class label.
+        pixels_sha256: of the bytes of `pixels`.
+        votes_hash: over the raters' votes on training images, part of the key of runs that read them; empty where the
+            dataset has none.
     """
 
     index: pd.DataFrame
@@ -46,6 +49,8 @@ class Data:
     departures: tuple[str, ...] = ()
     folder: str = ""
     targets: np.ndarray | None = None
+    pixels_sha256: str = ""
+    votes_hash: str = ""
 
 
 def data_root(configured: str | None) -> Path | None:
@@ -177,9 +182,10 @@ def open_data(
     found = Data(
         index, pixels.array, pixels.rows(index["name"].tolist()), digest, skipped, describe(dataset),
         tuple(dataset.departures()), os.path.basename(os.path.abspath(dataset.root)) if dataset.root else "", targets,
+        pixels.sha256, votes_hash(index, protocol),
     )  # fmt: skip
-    path = _manifest_path(protocol, dataset)
-    store.write_json(path, {"hash": found.hash, "train": training_counts(index, protocol)})
+    manifest = {"hash": found.hash, "train": training_counts(index, protocol), "votes": found.votes_hash}
+    store.write_json(_manifest_path(protocol, dataset), manifest)
     return found
 
 
@@ -193,7 +199,9 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 def known_manifest(
     protocol: Protocol, copies: Copies, skip_bad: bool = False, preprocessing: str = ""
 ) -> dict[str, Any] | None:
-    """Hash and training-set sizes of a protocol read before from this copy; None when it has to be read first."""
+    """Hash, training-set sizes and hash of the votes of a protocol read before from this copy; None when it has to be
+    read first. `votes` is not there where an earlier version read it.
+    """
     path = _manifest_path(protocol, copies.open(protocol, skip_bad, preprocessing))
     if not path.is_file():
         return None
@@ -242,6 +250,21 @@ def _hash(
     digest = hashlib.sha256("\n".join([*lines, pixels_sha256, *skipped]).encode())
     if targets is not None:  # in the order of names, as the lines are; protocols without targets keep their hashes
         digest.update(targets[index["name"].argsort(kind="stable").to_numpy()].tobytes())
+    return digest.hexdigest()[:16]
+
+
+def votes_hash(index: pd.DataFrame, protocol: Protocol) -> str:
+    """16 hex digits over the votes that training images got for the protocol's classes, by image name.
+
+    Empty where the dataset has no votes, or none for one of the classes. With folds every image is a training image.
+    """
+    columns = [f"votes_{name}" for name in protocol.classes]
+    if not columns or any(column not in index for column in columns):
+        return ""
+    training = index if protocol.folds else index[index["split"] == "train"]
+    training = training.sort_values("name")
+    digest = hashlib.sha256("\n".join([*columns, *training["name"]]).encode())
+    digest.update(training[columns].to_numpy("<f8").tobytes())
     return digest.hexdigest()[:16]
 
 
