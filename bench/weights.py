@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from bench.recipe import Declared
 from bench.yaml_files import parse, read_yaml
 
 FILE = Path(__file__).with_name("weights.yaml")
+TIMM = "timm-"  # begins the roles of timm's own files
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -89,6 +91,41 @@ def records() -> dict[str, Record]:
     return {record.role: record for record in found.weights}
 
 
+def record(role: str) -> Record | None:
+    """What is known of a role's file: its record in weights.yaml, else one made for timm's file of a backbone."""
+    return records().get(role) or _of_timm(role)
+
+
+def timm_role(backbone: str) -> str:
+    """The role of timm's pretrained file of a backbone, in no weights.yaml: any of timm's names will do."""
+    return TIMM + backbone
+
+
+def _of_timm(role: str) -> Record | None:
+    backbone = role.removeprefix(TIMM)
+    if backbone == role or not re.fullmatch(r"\w[\w.-]*", backbone):
+        return None
+    tagged = "." in backbone
+    repo = f"timm/{backbone}" if tagged else f"timm/{backbone}.TAG"
+    untagged = (
+        "The hub wants the TAG of one set of weights, as in resnet18.a1_in1k; `weights fetch` takes timm's default."
+    )
+    return Record(
+        role=role,
+        title=f"{backbone}, pretrained, as timm publishes it",
+        origin=f"timm (github.com/huggingface/pytorch-image-models): huggingface.co/{repo}",
+        get=(f"Download model.safetensors of https://huggingface.co/{repo}", *([] if tagged else [untagged])),
+        licence="as the model's card on the hub says: it differs between sets of weights",
+        size="as the model's card on the hub says",
+        loads_into=f"backbone of any experiment whose method takes timm's networks, with --backbone {backbone}",
+        keys="as timm names them; the classifier (head., fc. or classifier.) is left out",
+        left_out=("head.", "fc.", "classifier."),
+        hub=Hub(repo=repo) if tagged else None,
+        fallback="the backbone from random weights",
+        reserved=f"--experiment ID --backbone {backbone} starts from it wherever it is here",
+    )
+
+
 # -------------------------------------------------------------------------------------------------------------- finding
 def folder() -> Path:
     """Where weight files lie."""
@@ -98,9 +135,9 @@ def folder() -> Path:
 def find(role: str) -> Path | None:
     """The local file for a role: `<cache>/weights/<role>.<suffix>`, else inside an installed package, or None."""
     places = [folder() / (role + suffix) for suffix in SUFFIXES]
-    record = records().get(role)
-    if record is not None and record.bundled is not None:
-        places += _inside(record.bundled)
+    known = record(role)
+    if known is not None and known.bundled is not None:
+        places += _inside(known.bundled)
     return next((place for place in places if place.is_file()), None)
 
 
@@ -116,16 +153,16 @@ def check(role: str, path: Path) -> None:
         UserError: no whole weight file (see `weight_files.kind`), or another size or SHA-256 than the role's.
     """
     weight_files.kind(path)
-    record = records().get(role)
+    known = record(role)
     again = f"see `python run_all.py weights show {role}`"
-    if record is None:
+    if known is None:
         return
     size = path.stat().st_size
-    if record.bytes and size != record.bytes:
-        raise UserError(f"{path}: {size:,} bytes, but the file of '{role}' has {record.bytes:,}", again)
-    if record.sha256 and _hash(path) != record.sha256:
+    if known.bytes and size != known.bytes:
+        raise UserError(f"{path}: {size:,} bytes, but the file of '{role}' has {known.bytes:,}", again)
+    if known.sha256 and _hash(path) != known.sha256:
         raise UserError(
-            f"{path}: SHA-256 {_hash(path)[:12]}..., but the file of '{role}' has {record.sha256[:12]}...", again
+            f"{path}: SHA-256 {_hash(path)[:12]}..., but the file of '{role}' has {known.sha256[:12]}...", again
         )
 
 
@@ -146,7 +183,7 @@ def require(roles: Collection[str]) -> dict[str, Path]:
 
 
 def _way(role: str) -> str:
-    if role in records():
+    if record(role) is not None:
         return f"python run_all.py weights show {role}"
     return f"put the file at {folder()}/{role}.pth"
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import store, weight_files, weights
-from bench.errors import UserError
+from bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Added:
     """What was taken.
 
@@ -25,6 +25,7 @@ class Added:
         used: those that the role's network loads.
         absent: batch counters of BatchNorm that an old file lacks, as it may.
         new: whether anything was copied; a file that is there already is not.
+        repo: of the hub, where it comes from there.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class Added:
     used: int
     absent: int
     new: bool
+    repo: str = ""
 
 
 def add(role: str, file: Path, replace: bool = False) -> Added:
@@ -84,7 +86,7 @@ def verify(role: str, file: Path, state: Mapping[str, Tensor]) -> tuple[int, int
     Raises:
         UserError: it is another file; the hint names the role that it fits.
     """
-    record = weights.records().get(role)
+    record = weights.record(role)
     if record is None:
         return len(state), 0
     lacking = [name for name, shape in record.has.items() if name not in state or state[name].shape != shape]
@@ -128,11 +130,12 @@ def fetch(role: str, offline: bool = False, replace: bool = False) -> Added:
     Raises:
         UserError: the hub does not have it, cannot be reached, or the local cache lacks it; the hint is the other way.
     """
-    record = weights.records().get(role)
+    record = weights.record(role)
     by_hand = f"get it by hand: `python run_all.py weights show {role}`"
-    if record is None or record.hub is None:
+    hub = _default_of_timm(role) if role.startswith(weights.TIMM) else None
+    hub = record.hub if record is not None and record.hub is not None else hub
+    if hub is None:
         raise UserError(f"'{role}' is not on the hub", by_hand)
-    hub = record.hub
     offline = offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     from huggingface_hub import hf_hub_download
 
@@ -142,4 +145,22 @@ def fetch(role: str, offline: bool = False, replace: bool = False) -> Added:
         said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         where = "not in the local cache of the hub" if offline else "not to be had from the hub"
         raise UserError(f"{hub.repo}/{hub.file} is {where}: {said[:200]}", by_hand) from None
-    return add(role, Path(file), replace)
+    return dataclasses.replace(add(role, Path(file), replace), repo=hub.repo)
+
+
+def _default_of_timm(role: str) -> weights.Hub | None:
+    """Where timm itself takes the weights of a backbone from; None for a name with a tag, which says it.
+
+    Raises:
+        UserError: timm has no such network, or no weights for it.
+    """
+    backbone = role.removeprefix(weights.TIMM)
+    if "." in backbone:
+        return None
+    import timm
+
+    config = timm.get_pretrained_cfg(backbone)
+    if config is None or not config.hf_hub_id:
+        published = {name.partition(".")[0] for name in timm.list_models(pretrained=True)}
+        raise unknown("pretrained network of timm", backbone, published)
+    return weights.Hub(repo=config.hf_hub_id)

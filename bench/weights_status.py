@@ -41,10 +41,17 @@ class Standing:
     unblocks: int
 
 
-def standings(declared: Declarations) -> list[Standing]:
-    """Every role that a record, a stage or an experiment names; those of the registry first, in its order."""
+def standings(declared: Declarations, asked: Sequence[str] = ()) -> list[Standing]:
+    """Every role that a record, a stage or an experiment names, those of the registry first, in its order; then timm's
+    files that are here or `asked` for.
+    """
     named = [role for experiment in declared.experiments.values() for role in experiment.weights]
-    found = {role: _found(declared, role) for role in dict.fromkeys([*weights.records(), *declared.stages, *named])}
+    of_timm = [
+        path.stem for path in sorted(weights.folder().glob(f"{weights.TIMM}*")) if path.suffix in weights.SUFFIXES
+    ]
+    of_timm += [role for role in asked if weights.record(role) is not None]
+    roles = dict.fromkeys([*weights.records(), *declared.stages, *named, *of_timm])
+    found = {role: _found(declared, role) for role in roles}
     lacking = {role for role, (state, _, _) in found.items() if state in ("missing", "wrong")}
     printed = [claim for claim in declared.claims() if claim.experiment]
     extra = [claim for table in declared.tables.values() for claim in table.extra_claims()]

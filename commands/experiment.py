@@ -13,6 +13,7 @@ from bench import declare, matrix, plan, store
 from bench.data import source
 from bench.errors import UserError
 from bench.plan import Planned
+from commands.chosen import experiments
 from commands.compare import paired_lines
 from commands.run import BLOCKED, DONE, FAILED, asked_preprocessing, carry_out, print_plan, recheck
 
@@ -60,9 +61,13 @@ def _refuse_table_words(args: argparse.Namespace) -> None:
     """What chooses or draws tables has no meaning here; leaving it out silently would mislead."""
     if args.table or args.paper or args.all:
         raise UserError("--experiment runs without a table", "give either --experiment and --protocol, or tables")
-    for name in ("dataset", "method", "backbone", "variant", "figures", "extra"):
+    if args.experiment and args.method:
+        raise UserError(
+            "--method is for tables", "--experiment says the method; alone, --method is an experiment's name"
+        )
+    for name in ("dataset", "variant", "figures", "extra"):
         if getattr(args, name) not in ("", False, [], "auto"):
-            raise UserError(f"--{name} is for tables", "with --experiment, name the protocols themselves (--protocol)")
+            raise UserError(f"--{name} is for tables", "without a table, name the protocols themselves (--protocol)")
     if args.format != "md":
         raise UserError("--format is for tables", "runs.csv and per_class.csv in --results hold the numbers")
 
@@ -73,12 +78,14 @@ def _asked(
     if not args.protocol:
         own = [name for name in declared.protocols if name.startswith("own/")]
         hint = f"here are {', '.join(own)}" if own else "`list datasets` names them; own data needs --data-root"
-        raise UserError("--experiment needs --protocol", hint)
-    found = []
-    for experiment, name in dict.fromkeys(itertools.product(args.experiment, args.protocol)):
+        raise UserError(f"--{'experiment' if args.experiment else 'method'} needs --protocol", hint)
+    for name in args.protocol:
         if name.startswith("own/") and profile == "quick":
             message = "profile quick trains on synthetic faces, not on your own"
             raise UserError(f"{name}: {message}", "give --data-root, and --profile short or paper")
+    found = []
+    chosen = experiments(declared, args, profile)
+    for experiment, name in dict.fromkeys(itertools.product(chosen, args.protocol)):
         entry = matrix.running_entry(declared, experiment, name, profile)
         protocol = declared.protocol(name)
         if profile == "quick" and not protocol.synthetic:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench import declare, extra, matrix, plan, store
 from bench.collect import collect
 from bench.data.source import data_root
-from bench.errors import UserError, unknown
+from bench.errors import UserError
 from bench.plan import Planned
 from bench.queue import Local, Outcome, Task, cores
 from commands import render
 from commands.arguments import add_checkpoint, add_variant, count, device, seed, tables_asked
 from commands.figures import draw_figures, figure_runs, figures_of
+from commands.filters import filtered, passes
 from commands.progress import Progress, duration
 
 DONE, FAILED, BLOCKED = 0, 1, 3
@@ -33,8 +34,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--dataset", nargs="+", default=[], help="only entries on these datasets")
     what.add_argument("--protocol", nargs="+", default=[], help="only on these protocols; those of --experiment")
-    what.add_argument("--method", nargs="+", default=[], help="only these methods")
-    what.add_argument("--backbone", nargs="+", default=[], help="only these backbones")
+    what.add_argument(
+        "--method", nargs="+", default=[], help="only these methods; without a table, the experiments of these names"
+    )
+    what.add_argument(
+        "--backbone",
+        nargs="+",
+        default=[],
+        help="only these backbones; without a table, any that the method can take in place of the experiment's own "
+        "(nresizer: every timm model), pretrained where its file is at hand, else from scratch",
+    )
     add_variant(what)
     what.add_argument(
         "--extra",
@@ -82,8 +91,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Plan, run, collect, render."""
-    if not (args.table or args.paper or args.all or args.experiment):
+    in_tables = bool(args.table or args.paper or args.all)
+    if not (in_tables or args.experiment or (args.method and not args.checkpoint)):
         raise UserError("nothing asked for", "name a table (--table fervt-table11), a paper (--paper fervt) or --all")
+    alone = bool(args.experiment) or not in_tables  # experiments without a table
     root = data_root(args.data_root)
     declared = declare.load(root)
     if args.checkpoint:
@@ -93,12 +104,12 @@ def main(args: argparse.Namespace) -> int:
     if args.checkpoint_classes or args.colour:
         raise UserError("--checkpoint-classes and --colour are for --checkpoint", "a recipe has its own colour order")
     profile = args.profile or ("paper" if root else "quick")
-    tables = [] if args.experiment else tables_asked(declared, args, args.all, profile)
+    tables = [] if alone else tables_asked(declared, args, args.all, profile)
     seeds = list(dict.fromkeys(args.seeds or ([0, 1, 2] if profile == "paper" else [0])))
     results = store.results_folder(args.results, profile)
     if profile == "quick":
         print("profile quick: SYNTHETIC faces made on this machine; no number below is comparable with a paper's")
-    if args.experiment:
+    if alone:
         from commands import experiment
 
         return experiment.main(declared, args, root, profile, seeds, results)
@@ -197,32 +208,6 @@ def _asked(planned: Sequence[Planned]) -> list[matrix.Run]:
     return [p.run for p in planned if not p.only_stage]
 
 
-def filtered(declared: declare.Declarations, args: argparse.Namespace, runs: list[matrix.Run]) -> list[matrix.Run]:
-    """Runs that pass --dataset, --protocol, --method and --backbone; a value nothing declares is an error."""
-    known = {
-        "dataset": {p.dataset for p in declared.protocols.values()},
-        "protocol": set(declared.protocols),
-        "method": {e.method for e in declared.experiments.values()},
-        "backbone": {e.backbone for e in declared.experiments.values()},
-    }
-    for name, values in known.items():
-        for asked in getattr(args, name):
-            if asked not in values:
-                raise unknown(name, asked, values)
-
-    return [run for run in runs if passes(args, run.entry)]
-
-
-def passes(args: argparse.Namespace, entry: declare.Entry) -> bool:
-    """Whether an entry is among those that the filters leave."""
-    experiment, protocol = entry.experiment, entry.protocol
-    found = {
-        "dataset": protocol.dataset, "protocol": protocol.id, "method": experiment.method,
-        "backbone": experiment.backbone,
-    }  # fmt: skip
-    return all(not getattr(args, name) or value in getattr(args, name) for name, value in found.items())
-
-
 def print_plan(planned: Sequence[Planned], detailed: bool) -> None:
     """One line of totals; with `detailed`, one line for every run and one for every way to unblock."""
     count = {status: sum(p.status == status for p in planned) for status in ("cached", "runnable", "blocked")}
@@ -242,10 +227,14 @@ def print_plan(planned: Sequence[Planned], detailed: bool) -> None:
     changed = sum(p.status == "cached" and bool(p.reason) for p in planned)
     if changed and not detailed:
         print(f"  {changed} cached runs were made by other code of the same version: --plan says which")
+    _print_blocked(p for p in planned if p.status == "blocked")
+
+
+def _print_blocked(planned: Iterable[Planned]) -> None:
+    """A line for each reason, and the way out of it."""
     reasons: dict[tuple[str, str], int] = {}
     for p in planned:
-        if p.status == "blocked":
-            reasons[p.reason, p.unblock] = reasons.get((p.reason, p.unblock), 0) + 1
+        reasons[p.reason, p.unblock] = reasons.get((p.reason, p.unblock), 0) + 1
     for (reason, unblock), runs in reasons.items():
         print(f"  blocked ({runs} runs): {reason}" + (f"\n    -> {unblock}" if unblock else ""))
 
@@ -304,7 +293,7 @@ def prepare_data(
         The plan, and the data that is broken: what needs it is blocked, the others go on.
     """
     runnable = {_data_of(p.run): p for p in planned if p.status == "runnable"}
-    unread = {data: p.run.entry.protocol for data, p in runnable.items() if not p.data_hash}
+    unread = {_data_of(p.run): p.run.entry.protocol for p in planned if p.status == "runnable" and not p.data_hash}
     for data, p in runnable.items():
         if data not in unread and not p.run.entry.protocol.synthetic:
             print(f"using {_named(*data)}{_copy_of(p.run, root, args.skip_bad)}")
@@ -328,7 +317,11 @@ def prepare_data(
                 print(f"{len(data.skipped):,} skipped in {name}: its results are not the benchmark's", file=sys.stderr)
             for reason in data.departures:
                 print(f"not the benchmark: {name}: {reason}", file=sys.stderr)
-    return plan.plan(_asked(planned), root, results, args.force, args.skip_bad, broken), broken
+    found = plan.plan(_asked(planned), root, results, args.force, args.skip_bad, broken)
+    before = {p.run.identity for p in planned if p.status == "blocked"}
+    late = (p for p in found if p.status == "blocked" and p.run.identity not in before)
+    _print_blocked(p for p in late if _data_of(p.run) not in broken)  # only its data could tell: no votes in it
+    return found, broken
 
 
 def _data_of(run: matrix.Run) -> tuple[str, str]:

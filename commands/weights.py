@@ -45,8 +45,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Exit status of the action."""
     declared = declare.load()
-    known = {standing.role: standing for standing in weights_status.standings(declared)}
     asked = [*getattr(args, "roles", ()), *([args.role] if "role" in args else ())]
+    known = {standing.role: standing for standing in weights_status.standings(declared, asked)}
     for role in asked:
         if role not in known:
             raise unknown("weights role", role, known)
@@ -100,7 +100,7 @@ def _count(number: int, one: str, many: str) -> str:
 def _json(standings: Iterable[Standing]) -> str:
     found = []
     for one in standings:
-        record = weights.records().get(one.role)
+        record = weights.record(one.role)
         found.append(
             dataclasses.asdict(one)
             | {
@@ -116,7 +116,7 @@ def _json(standings: Iterable[Standing]) -> str:
 # ----------------------------------------------------------------------------------------------------------------- show
 def _page(one: Standing) -> str:
     """All about one role, as text of at most 100 columns; commands are never wrapped."""
-    record = weights.records().get(one.role)
+    record = weights.record(one.role)
     if record is None:
         how = f"The network of {one.stage}: trained before the runs that need it, then kept." if one.stage else ""
         parts = {"what": [how or "A file that an experiment names; the registry does not know it."]}
@@ -126,7 +126,8 @@ def _page(one: Standing) -> str:
     identity = [f"{len(record.has)} tensors by name and shape" if record.has else "no tensor names are known"]
     identity += [f"{record.tensors} tensors are loaded"] if record.tensors else []
     identity += [f"SHA-256 {record.sha256}" if record.sha256 else "no SHA-256 is known"]
-    commands = [f"weights fetch {one.role}"] if record.hub is not None else []
+    fetched = record.hub is not None or one.role.startswith(weights.TIMM)
+    commands = [f"weights fetch {one.role}"] if fetched else []
     parts = {
         "state": [here, one.problem], "needed by": _users(one), "from": [record.origin],
         "by hand": list(record.get), "hub": [f"{record.hub.repo}, {record.hub.file}"] if record.hub else [],
@@ -139,7 +140,7 @@ def _page(one: Standing) -> str:
 
 def _users(one: Standing) -> list[str]:
     if not one.experiments:
-        record = weights.records().get(one.role)
+        record = weights.record(one.role)
         return [f"no experiment: {record.reserved}" if record is not None and record.reserved else "no experiment"]
     missing = one.state in ("missing", "wrong") and one.claims
     alone = f"; for {one.unblocks} of the numbers no other weights file is missing" if missing else ""
@@ -189,5 +190,5 @@ def _fetch(roles: Iterable[str], offline: bool, replace: bool) -> int:
 def _report(role: str, added: weights_add.Added) -> None:
     old = f"; without {added.absent} batch counters of BatchNorm, which nothing reads: an old file" * bool(added.absent)
     print(f"{role}: {added.used} tensors to load, {added.held} in the file{old}")
-    print(f"SHA-256 {added.sha256}")
+    print(f"SHA-256 {added.sha256}" + (f", of {added.repo} on the hub" if added.repo else ""))
     print(f"{'added as' if added.new else 'there already:'} {added.path}")
