@@ -270,6 +270,42 @@ def correctness(source: Path | str | pd.DataFrame, name: str = "") -> dict[str, 
     return dict(zip(frame["name"].tolist(), right.tolist(), strict=True))
 
 
+@dataclass(frozen=True)
+class BatchMean:
+    """Mean of the accuracies of test batches, which weighs the images of a smaller last batch more; fractions.
+
+    Attributes:
+        value: with the images in the order given.
+        least, most: with the right and wrong answers in any order: those of the last batch all wrong, or all right.
+        last: images in the last batch.
+    """
+
+    value: float
+    least: float
+    most: float
+    last: int
+
+
+def batch_mean(right: Sequence[bool], size: int) -> BatchMean:
+    """Accuracy as code reports it that averages over batches of `size` images, from each image's correctness.
+
+    With 3,137 images and batches of 64 the last batch is one image, which then counts for two points of a hundred.
+
+    Raises:
+        ValueError: no image, or a size below one.
+    """
+    n, correct = len(right), int(np.sum(right))
+    if not n or size < 1:
+        raise ValueError(f"{n} images in batches of {size}")
+    batches, last = -(-n // size), n - (n - 1) // size * size
+
+    def mean(right_in_last: int) -> float:
+        return ((correct - right_in_last) / size + right_in_last / last) / batches
+
+    fewest, most = max(0, correct - (n - last)), min(last, correct)
+    return BatchMean(mean(int(np.sum(right[n - last :]))), mean(fewest), mean(most), last)
+
+
 def confusion_csv(classes: Sequence[str], matrix: Matrix) -> str:
     """A confusion matrix as CSV text: first column `truth`, then one column of counts per predicted class."""
     lines = [",".join(["truth", *classes])]

@@ -117,6 +117,7 @@ class Table(Declared):
     metric: str = "accuracy"
     compare: str = "test-best"  # the selection the claim is compared with
     compare_why: str = ""
+    batch_mean: int = 0  # images in a batch where the authors average the accuracies of test batches; 0: they do not
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     extra: tuple[ExtraRow, ...] = ()

@@ -11,6 +11,7 @@ ACTIONS = {
     "how-to-get": "who may ask for a dataset, where, what arrives, and the next command",
     "synth": "write synthetic faces in the official layout of a dataset",
     "align": "detect and align faces of raw images, with a contact sheet to look at",
+    "prior": "how raters' votes are spread within each class of a protocol: the prior matrix of PDLS",
     "order-doctor": "whether another class order explains a result better",
     "export": "write a verified protocol as a Hugging Face dataset (parquet)",
     "import": "read a Hugging Face dataset, local or from the hub, into a folder that can be verified and run",

@@ -41,6 +41,10 @@ def main(args: argparse.Namespace) -> int:
         }  # fmt: skip
     if claim is None or claim.experiment:
         facts |= _entry_facts(declared, claim, args)
+    if claim is not None and table.batch_mean and claim.experiment and claim.metric == "accuracy":
+        whole = not declared.protocol(facts["protocol"]["id"]).subset_of  # a subset has no batches of its own
+        results = store.results_folder(args.results, args.profile)
+        facts["batch means"] = _batch_means(table, facts["results"], results) if whole else []
     if args.json:
         print(json.dumps(facts, indent=1, ensure_ascii=False))
     else:
@@ -185,6 +189,25 @@ def _results(results: Path, experiment: str, protocol: str) -> list[dict[str, An
         for row in rows
         if row["experiment"] == experiment and row["protocol"] == protocol
     ]
+
+
+def _batch_means(table: declare.Table, rows: list[dict[str, Any]], results: Path) -> list[str]:
+    """The compared accuracies as the authors' code averages them, one line per run."""
+    from bench.metrics import batch_mean, correctness
+
+    found = []
+    for row in rows:
+        folder = store.find_result(row["run"], results)
+        file = folder / f"predictions-{row['selection']}.parquet" if folder else None
+        if row["selection"] != table.compare or file is None or not file.is_file():
+            continue
+        mean = batch_mean(list(correctness(file).values()), table.batch_mean)
+        found.append(
+            f"seed {row['seed']}, {row['selection']}: {100 * mean.value:.2f} as the authors' code averages (batches of "
+            f"{table.batch_mean}, the last of {mean.last}); {100 * mean.least:.2f} to {100 * mean.most:.2f} with the "
+            f"same number of right answers in another order; {100 * float(row['accuracy']):.2f} as correct / n"
+        )
+    return found
 
 
 def _print(facts: dict[str, Any]) -> None:

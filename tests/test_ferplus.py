@@ -21,6 +21,8 @@ from bench.errors import UserError
 # counts as in Microsoft's rules applied to the published files, computed independently of this package
 PUBLISHED = {
     "ferplus-8@majority": (25045, 3191, 3137),
+    "ferplus-8@majority-augmented-test": (25045, 3191, 3137),
+    "ferplus-8@majority-swapped": (25045, 3137, 3191),
     "ferplus-8@argmax8": (28556, 3579, 3573),
     "ferplus-8@argmax10": (28385, 3555, 3545),
     "ferplus-8@soft": (27947, 3508, 3507),
@@ -197,6 +199,20 @@ def test_real_benchmark_class_table(ferplus_official: Path) -> None:
     }
     assert int(frame[[f"votes_{c}" for c in labels.EMOTIONS]].to_numpy().max()) == 10
     assert manifest_hash(frame.sample(frac=1, random_state=0)) == FERPlus.known_manifests[wanted.id]
+
+
+def test_exchanged_splits_change_nothing_else(tmp_path: Path, ferplus_images: list[Image]) -> None:
+    root = write_official(tmp_path, ferplus_images)
+    plain = FERPlus(root, ferplus_protocol()).index(ferplus_protocol())
+    wanted = ferplus_protocol("majority/exchanged", counts={"train": 6, "val": 3, "test": 3})
+    exchanged = FERPlus(root, wanted).index(wanted)
+    others = {"train": "train", "val": "test", "test": "val"}
+    assert exchanged["split"].tolist() == [others[split] for split in plain["split"]]
+    assert exchanged.drop(columns="split").equals(plain.drop(columns="split"))
+    misspelt = ferplus_protocol("majority/exchange")
+    with pytest.raises(UserError, match="unknown FERPlus label rule") as error:
+        FERPlus(root, misspelt).index(misspelt)
+    assert "majority/exchanged" in error.value.hint
 
 
 def test_real_soft_shares(real_labels: Path) -> None:

@@ -105,6 +105,34 @@ def test_a_predictions_file_is_scored(tmp_path) -> None:  # type: ignore[no-unty
     assert metrics.correctness(path) == {"im0": True, "im1": False, "im2": True, "im3": True}
 
 
+def test_means_of_batch_accuracies() -> None:
+    """3,137 images are 49 batches of 64 and one of a single image: 2,801 right answers are 89.50 or 87.53."""
+    right = [True] * 2800 + [False] * 336
+    first = metrics.batch_mean([*right, True], 64)
+    assert first.value == pytest.approx((2800 / 64 + 1) / 50)
+    assert f"{100 * first.value:.2f}" == "89.50"
+    other = metrics.batch_mean([True, *right], 64)
+    assert other.value == pytest.approx(2801 / 64 / 50)
+    for mean in (first, other):
+        assert (mean.least, mean.most) == (pytest.approx(2801 / 64 / 50), pytest.approx((2800 / 64 + 1) / 50))
+        assert mean.last == 1
+
+
+def test_batches_that_fit_have_the_plain_accuracy() -> None:
+    found = metrics.batch_mean([True, False, True, True], 2)
+    assert (found.value, found.least, found.most, found.last) == (0.75, 0.75, 0.75, 2)
+    few = metrics.batch_mean([False, True, True], 64)  # one batch
+    assert (few.value, few.least, few.most) == (pytest.approx(2 / 3), pytest.approx(2 / 3), pytest.approx(2 / 3))
+    # 2 of 5 right, the last of batches of 3 holds two: (0 + 2/2) / 2 at best, (2/3 + 0) / 2 at worst
+    assert metrics.batch_mean([True, False, False, False, True], 3) == metrics.BatchMean(
+        pytest.approx((1 / 3 + 1 / 2) / 2), pytest.approx(1 / 3), pytest.approx(1 / 2), 2
+    )
+    # 4 of 5 right: the last batch cannot have none right
+    assert metrics.batch_mean([True, True, True, True, False], 3).least == pytest.approx((1 + 1 / 2) / 2)
+    with pytest.raises(ValueError, match="0 images"):
+        metrics.batch_mean([], 64)
+
+
 def test_several_epochs_are_averaged_and_do_not_enlarge_the_test_set() -> None:
     labels = ["fear", "fear", "neutral", "neutral"]
     frames = [

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from bench.data.synthfer import VARIANTS, facts, images, landmarks
 from bench.data.synthfer.actions import COLUMN, EXPRESSIONS, UNITS, VOTES
@@ -127,6 +128,15 @@ def test_every_variant_renders(name: str) -> None:
     assert made.shape == (8, *variant.shape)
     spread = made.reshape(8, -1).std(axis=1)
     assert (spread > 8).all(), "a blank picture"
+
+
+def test_high_resolution_shows_what_a_smaller_picture_does_not() -> None:
+    made = images(facts("highres", 0, range(4))).mean(axis=3).astype(np.float32)
+    for picture in made:
+        one = Image.fromarray(picture)
+        back = np.asarray(one.resize((192, 192), Image.Resampling.BICUBIC).resize((384, 384), Image.Resampling.BICUBIC))
+        assert np.abs(back - picture).max() > 20, "edges"
+        assert np.median(np.abs(back - picture)) < 1, "noise"
 
 
 def test_grey_is_the_luma_of_colour() -> None:

@@ -129,6 +129,9 @@ def test_identical_images_within_and_across_splits(tmp_path: Path, ferplus_image
     assert d.across == {"train+val": 1, "train+test": 1, "val+test": 1}
     (served,) = report.protocols
     assert (served.leaked_test, served.leaked_test_within) == (2, 1)
+    # with validation images in the place of test images, copies among the others count: 7 is 0, and 8 is 10
+    (served,) = check(tmp_path, "majority/exchanged").protocols
+    assert (served.leaked_test, served.leaked_test_within, served.leak_free) == (2, 2, 1)
 
 
 @pytest.mark.usefixtures("as_benchmark")

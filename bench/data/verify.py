@@ -253,14 +253,15 @@ def _count_leaks(
     test = [name for name in frame["name"][frame["split"] == "test"].tolist() if name in group_of]
     if not test:
         return
-    anywhere = {group for name, group in group_of.items() if split_of[name] in ("train", "val")}
+    tested = {split_of[name] for name in test}  # test, but for a protocol that exchanges splits
+    anywhere = {group for name, group in group_of.items() if split_of[name] not in tested}
     within = {group_of.get(name) for name in frame["name"][frame["split"] != "test"].tolist()} - {None}
     leaked = {name for name in test if group_of[name] in anywhere}
     served.leaked_test = len(leaked)
     served.leaked_test_within = sum(group_of[name] in within for name in test)
     served.leak_free = len(test) - len(leaked)
     if near is not None:
-        alike = {one for one, _, _ in near.pairs if split_of[one] == "test"}
+        alike = {name for pair in near.pairs for name in pair[:2] if split_of[name] in tested}
         served.near_test = sum(name in alike and name not in leaked for name in test)
 
 

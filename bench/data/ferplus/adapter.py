@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OTHER_SOURCE = "/fer2013new"  # ends a rule that takes votes from fer2013new.csv, not label.csv
+EXCHANGED = "/exchanged"  # ends a rule whose validation images are PrivateTest and whose test images are PublicTest
 GET = "get it from github.com/microsoft/FERPlus"
 
 
@@ -117,7 +118,7 @@ class FERPlus(Dataset):
             return subset_blocked(self, protocol)
         rule, from_new = _source(protocol)
         if rule not in labels.RULES:
-            known = [*labels.RULES, *(known + OTHER_SOURCE for known in labels.RULES)]
+            known = [known + ending for known in labels.RULES for ending in ("", OTHER_SOURCE, EXCHANGED)]
             return unknown("FERPlus label rule", protocol.rule, known)
         if from_new and self.found.votes is None:
             return UserError(f"protocol {protocol.id} needs fer2013new.csv, which is not in {self.folder}", GET)
@@ -126,7 +127,7 @@ class FERPlus(Dataset):
                 f"protocol {protocol.id} needs the votes of label.csv; {self.folder} has only fer2013new.csv, "
                 "whose votes differ for 1,602 images and give another test set",
                 "put FER2013Train, FER2013Valid and FER2013Test with their label.csv (data/ of "
-                f"github.com/microsoft/FERPlus) beside it, or use {protocol.id}-fer2013new",
+                f"github.com/microsoft/FERPlus) beside it, or use ferplus-8@{rule}-fer2013new",
             )
         return None
 
@@ -150,6 +151,8 @@ class FERPlus(Dataset):
                 "split": np.array(table.splits, dtype=object)[kept],
             }
         )
+        if protocol.rule.endswith(EXCHANGED):
+            frame["split"] = frame["split"].replace({"val": "test", "test": "val"})
         for column, emotion in enumerate(labels.EMOTIONS):
             frame[f"votes_{emotion}"] = table.votes[kept, column].astype(np.int16)
         if rule == "soft":
@@ -331,5 +334,5 @@ class FERPlus(Dataset):
 
 
 def _source(protocol: Protocol) -> tuple[str, bool]:
-    """A protocol's rule without its source, and whether that source is fer2013new.csv."""
-    return protocol.rule.removesuffix(OTHER_SOURCE), protocol.rule.endswith(OTHER_SOURCE)
+    """A protocol's rule without its endings, and whether its source is fer2013new.csv."""
+    return protocol.rule.removesuffix(EXCHANGED).removesuffix(OTHER_SOURCE), protocol.rule.endswith(OTHER_SOURCE)

@@ -26,7 +26,7 @@ from bench.registry import dataset
 if TYPE_CHECKING:
     import pandas as pd
 
-BLOCK = 512  # images rendered at a time
+BLOCK_PIXELS = 512 * 64 * 64  # rendered at a time: large pictures too arrive soon and one after the other
 FRAMES = {"all": range(8), "last3": (5, 6, 7), "first3+last3": (0, 1, 2, 5, 6, 7)}
 SUBSETS = ("occlusion", "pose30", "pose45")
 UNLABELLED = "unlabelled"
@@ -141,8 +141,9 @@ class SynthFER(Dataset):
         return fold[np.searchsorted(persons, identity)]
 
     def _render(self, names: Sequence[str], neutral: bool) -> Iterator[np.ndarray]:
-        for first in range(0, len(names), BLOCK):
-            yield from images(self.facts(names[first : first + BLOCK]), neutral)
+        block = max(1, BLOCK_PIXELS // self.variant.size**2)
+        for first in range(0, len(names), block):
+            yield from images(self.facts(names[first : first + block]), neutral)
 
     def _name(self, number: int) -> str:
         return f"{self.variant.name}-{self.seed}-{number:06d}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -66,6 +66,7 @@ _WILD = Conditions(blur=0.5, noise=0.016, light=0.8)
 _WIDE = Conditions(
     yaw=0.10, pitch=0.07, turned=0.35, roll=0.08, shift=0.06, zoom=0.08, light=1.0, blur=0.5, noise=0.02, occluded=0.2,
 )  # fmt: skip
+_SHARP = replace(_WIDE, blur=0.1, noise=0.003)  # what super-resolution is to answer with, so with little noise
 _AFFECTNET_TRAIN = _classes(AFFECTNET, 368, 518, 198, 133, 79, 55, 195, 54)
 
 VARIANTS: dict[str, Variant] = {
@@ -116,6 +117,10 @@ VARIANTS: dict[str, Variant] = {
         Variant(
             "landmarks", 112, True, {"train": dict.fromkeys(FERPLUS, 500), "test": dict.fromkeys(FERPLUS, 50)},
             {"train": 3000, "test": 320}, low=0.2, stray=0.12, conditions=_WIDE,
+        ),
+        Variant(
+            "highres", 384, True, {"train": dict.fromkeys(FERPLUS, 50), "test": dict.fromkeys(FERPLUS, 8)},
+            {"train": 360, "test": 60}, low=0.2, stray=0.12, conditions=_SHARP,
         ),
     )
 }  # fmt: skip
