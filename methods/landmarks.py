@@ -47,13 +47,14 @@ class Landmarks(Supervised):
     """Regression of the points' coordinates; every batch is augmented here, pictures and points together."""
 
     classifies = False
+    losses = LOSSES
     net: MobileFaceNet
 
     def __init__(self, net: MobileFaceNet, recipe: RecipeValues, context: Context) -> None:
         with torch.no_grad():  # start in the middle of the picture, with small deviations
             net.output_layer.bn.bias.fill_(0.5)
             net.output_layer.bn.weight.fill_(0.1)
-        super().__init__(net, {**recipe, "loss": "cross-entropy"}, context)  # the loss is replaced below
+        super().__init__(net, recipe, context)
         self.mean, self.std = (
             torch.tensor(recipe[name], device=context.device)[:, None, None] for name in ("mean", "std")
         )

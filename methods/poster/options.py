@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
-from bench.errors import UserError, unknown
+from bench.errors import UserError
+from bench.options import MethodOptions, shown
 
 LEVELS = ("large", "medium", "small")  # of the pyramid, section 3.2; they differ in the width of a token
-CHOICES = {
-    "streams": ("both", "landmark", "image"),
-    "tokens": ("channels", "patches"),
-    "landmark": ("mobilefacenet", "onet"),
-}
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", tuple: "three whole numbers"}
-# The smallest value of numbers, of each where there are several.
-LEAST = {
-    "depth": 1, "dims": 1, "heads": 1, "mlp_ratio": 0, "drop_path": 0, "sam_rho": 0, "inner_size": 16, "ir_width": 1,
-    "ir_units": 1, "landmark_width": 1,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(MethodOptions):
     """The network. The defaults are the released code for RAF-DB; where the paper says something else, it is told.
 
     Attributes:
@@ -53,6 +42,17 @@ class Options:
             (of IR-50's three stages) and landmark_width, only scaled-down runs change it.
     """
 
+    of: ClassVar[str] = "poster"
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "streams": ("both", "landmark", "image"),
+        "tokens": ("channels", "patches"),
+        "landmark": ("mobilefacenet", "onet"),
+    }
+    least: ClassVar[Mapping[str, float]] = {
+        "depth": 1, "dims": 1, "heads": 1, "mlp_ratio": 0, "drop_path": 0, "sam_rho": 0, "inner_size": 16,
+        "ir_width": 1, "ir_units": 1, "landmark_width": 1,
+    }  # fmt: skip
+
     streams: str = "both"
     cross_fusion: bool = True
     pyramid: bool = True
@@ -76,15 +76,7 @@ class Options:
     landmark_width: int = 64
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            _refuse_other_kinds(field.name, getattr(self, field.name), field.default)
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise unknown(f"{name} of poster", getattr(self, name), known)
-        for name, least in LEAST.items():
-            value = getattr(self, name)
-            if min(value if isinstance(value, tuple) else (value,)) < least:
-                raise UserError(f"{name} of poster is {_shown(value)}, less than {least}")
+        super().__post_init__()
         if self.drop_path >= 1:
             raise UserError(f"drop_path of poster is {self.drop_path}: nothing would be left", "give less than 1")
         if self.cross_fusion and self.streams != "both":
@@ -94,21 +86,11 @@ class Options:
         wide, middle, narrow = self.dims
         example = "the paper has 512, 256, 128 and the released code 8 heads"
         if not wide > middle > narrow:
-            raise UserError(f"dims {_shown(self.dims)} of poster do not decrease", example)
+            raise UserError(f"dims {shown(self.dims)} of poster do not decrease", example)
         if wide % middle or middle % narrow or narrow % self.heads:
-            raise UserError(f"dims {_shown(self.dims)} do not divide each other and by {self.heads} heads", example)
+            raise UserError(f"dims {shown(self.dims)} do not divide each other and by {self.heads} heads", example)
         if narrow * self.mlp_ratio < 1:
             raise UserError(f"mlp_ratio {self.mlp_ratio} leaves no hidden unit at width {narrow}", "the paper has 2")
-
-    @classmethod
-    def parse(cls, options: Mapping[str, Any]) -> Options:
-        """Options from declared plain values; an unknown name lists the nearest ones."""
-        known = {field.name for field in fields(cls)}
-        for name in options:
-            if name not in known:
-                raise unknown("option of poster", name, known)
-        lists = {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
-        return cls(**{**options, **lists})
 
     @property
     def token_count(self) -> int:
@@ -119,21 +101,3 @@ class Options:
     def levels(self) -> tuple[tuple[str, int], ...]:
         """Names and token widths of the levels in use, widest first."""
         return tuple(zip(LEVELS, self.dims, strict=True))[: len(LEVELS) if self.pyramid else 1]
-
-
-def _refuse_other_kinds(name: str, value: Any, default: Any) -> None:
-    """Raise unless a value is of its default's kind. A whole number may stand for a number; true and false may not."""
-    kind = type(default)
-    if kind is tuple:
-        right = isinstance(value, tuple) and len(value) == len(default) and all(type(part) is int for part in value)
-    elif kind is float:
-        right = type(value) in (int, float) and math.isfinite(value)
-    else:
-        right = type(value) is kind
-    if not right:
-        raise UserError(f"{name} of poster is {_shown(value)}, not {KINDS[kind]}", f"the default is {_shown(default)}")
-
-
-def _shown(value: Any) -> str:
-    """A value as YAML would have it, more or less."""
-    return f"[{', '.join(map(repr, value))}]" if isinstance(value, tuple) else repr(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -44,12 +45,13 @@ class Training(Supervised):
     batch (`landmark_batch_statistics`) it runs in both, since its running statistics move twice a step there.
     """
 
+    losses: ClassVar[tuple[str, ...]] = tuple(LOSSES)
     net: POSTER
 
     def __init__(self, net: POSTER, recipe: RecipeValues, context: Context) -> None:
         if recipe["loss"] not in LOSSES:
             raise unknown("loss of poster", str(recipe["loss"]), LOSSES)
-        super().__init__(net, {**recipe, "loss": "cross-entropy"}, context)  # the loss is ours
+        super().__init__(net, recipe, context)
         options = net.options
         self.criterion = LOSSES[recipe["loss"]]
         self.sam = SAM(self.optimizer, options.sam_rho) if options.sam_rho > 0 else None
