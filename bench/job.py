@@ -90,7 +90,7 @@ def execute(spec: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambd
     splits = load(shown, labels_of(data, protocol), rows, device, front)
     job = loop.Job(
         train=splits["train"], evaluated={name: s for name, s in splits.items() if name != "train"}, recipe=run.recipe,
-        augment=registry.find("augmentation", run.entry.experiment.augmentation).load(), seed=run.seed, device=device,
+        augment=registry.find("augmentation", run.augmentation).load(), seed=run.seed, device=device,
         checkpoints=Checkpoints(folder), checkpoint_seconds=float(spec["checkpoint_seconds"]),
         progress=_reporter(folder, 1 if run.checkpoint else int(run.recipe["epochs"])), stop_requested=stop,
         code=json.dumps(code, sort_keys=True), augment_evaluated=protocol.test_transform == "augmentation",
@@ -211,7 +211,7 @@ def _write_result(
     passed, seconds = (len(rows["test"]), state.seconds) if run.checkpoint else (trained, state.train_seconds)
     result = store.Result(
         run=spec["key"], experiment=experiment.id, method=experiment.method, backbone=experiment.backbone,
-        pretraining=run.pretraining, augmentation=experiment.augmentation, options=run.options,
+        pretraining=run.pretraining, augmentation=run.augmentation, options=run.options,
         protocol=protocol.id, classes=protocol.classes, profile=run.profile, synthetic=protocol.synthetic,
         seed=run.seed, fold=run.fold, recipe=run.recipe, selections=selections, history=state.history,
         seconds=round(state.seconds, 2), images_per_second=round(passed / max(1e-9, seconds), 2),

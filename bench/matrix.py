@@ -31,6 +31,7 @@ class Run:
         asked_preprocessing: the profile asked for in place of the recipe's; empty where none was.
         front: the one of `weights` and `stages` whose network prepares images, outside the network that is trained or
             evaluated; empty where none does.
+        other_augmentation: the profile's in place of the experiment's; empty where it declares none.
     """
 
     entry: Entry
@@ -48,6 +49,12 @@ class Run:
     asked_colour: str = ""
     departures: tuple[str, ...] = ()
     front: str = ""
+    other_augmentation: str = ""
+
+    @property
+    def augmentation(self) -> str:
+        """Name of the augmentation under the profile."""
+        return self.other_augmentation or self.entry.experiment.augmentation
 
     @property
     def name(self) -> str:
@@ -103,7 +110,7 @@ class Run:
         experiment, protocol = self.entry.experiment, self.entry.protocol
         parts = {
             "method": [experiment.method, registry.find("method", experiment.method).version],
-            "augmentation": [experiment.augmentation, registry.find("augmentation", experiment.augmentation).version],
+            "augmentation": [self.augmentation, registry.find("augmentation", self.augmentation).version],
             "dataset": [protocol.dataset, registry.find("dataset", protocol.dataset).version],
             "loop": _loop_version(),
             "backbone": experiment.backbone,
@@ -133,7 +140,7 @@ class Run:
         experiment = self.entry.experiment
         return {
             "method": registry.find("method", experiment.method).source_hash(),
-            "augmentation": registry.find("augmentation", experiment.augmentation).source_hash(),
+            "augmentation": registry.find("augmentation", self.augmentation).source_hash(),
             "dataset": registry.find("dataset", self.entry.protocol.dataset).source_hash(),
             "loop": registry.hash_files([ROOT / "bench" / name for name in ("loop.py", "method.py", "splits.py")]),
         }
@@ -214,8 +221,9 @@ def runs_of(declared: Declarations, entry: Entry, profile: ProfileName, seeds: I
     weights = tuple(role for role in roles if role not in declared.stages)
     stages = {role: stage_run(declared, role, profile) for role in roles if role in declared.stages}
     front = "".join(override.roles(tuple(filter(None, [entry.experiment.front]))))
+    shared = (plain, options, pretraining, weights, "", stages)
     return [
-        Run(entry, profile, seed, fold, plain, options, pretraining, weights, stages=stages, front=front)
+        Run(entry, profile, seed, fold, *shared, front=front, other_augmentation=override.augmentation)
         for seed in seeds
         for fold in range(max(1, entry.protocol.folds))
     ]

@@ -156,7 +156,8 @@ class Supervised(Method):
     """One network, one optimizer, cross-entropy with label smoothing, one schedule: the ordinary case.
 
     Learning rate = base x warm-up x schedule; `constant`, `cosine`, `step` and `exponential` depend on the step count
-    only, `plateau` multiplies by `schedule_factor` when the loss it watches stops falling.
+    only, `plateau` multiplies by `schedule_factor` when the loss it watches stops falling. `groups` may be overridden:
+    a group with a `rate` learns at that many times the learning rate.
     """
 
     losses: ClassVar[tuple[str, ...]] = ("cross-entropy",)
@@ -167,13 +168,17 @@ class Supervised(Method):
         self.recipe = recipe
         self.context = context
         self.to(context.device, bool(recipe["channels_last"]))
-        self.optimizer = make_optimizer([p for p in net.parameters() if p.requires_grad], recipe)
+        self.optimizer = make_optimizer(self.groups(), recipe)
         self.steps = 0
         self.plateau_scale = 1.0
         self.best_watched = math.inf
         self.bad_epochs = 0
         if recipe["loss"] not in self.losses:
             raise unknown("loss", str(recipe["loss"]), self.losses)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The trained parameters as groups of the optimizer."""
+        return [{"params": [parameter for parameter in self.net.parameters() if parameter.requires_grad]}]
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """Scalar training loss of a batch."""
@@ -184,7 +189,7 @@ class Supervised(Method):
     def update(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         scale = schedule_scale(self.recipe, self.steps, self.context.steps_per_epoch) * self.plateau_scale
         for group in self.optimizer.param_groups:
-            group["lr"] = float(self.recipe["learning_rate"]) * scale
+            group["lr"] = float(self.recipe["learning_rate"]) * scale * group.get("rate", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(images, targets)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -224,19 +229,16 @@ class Supervised(Method):
         self.plateau_scale, self.best_watched, self.bad_epochs = state["plateau"]
 
 
-def make_optimizer(parameters: list[nn.Parameter], recipe: RecipeValues) -> torch.optim.Optimizer:
+def make_optimizer(groups: list[dict[str, Any]], recipe: RecipeValues) -> torch.optim.Optimizer:
     """The recipe's optimizer; fused where the device has it (same update rule, fewer kernels)."""
+    parameters = [parameter for group in groups for parameter in group["params"]]
     rate, decay = float(recipe["learning_rate"]), float(recipe["weight_decay"])
     fused = all(parameter.device.type in ("cuda", "cpu") for parameter in parameters)
     makers: dict[str, Callable[[], torch.optim.Optimizer]] = {
-        "adam": lambda: torch.optim.Adam(
-            parameters, rate, betas=tuple(recipe["betas"]), weight_decay=decay, fused=fused
-        ),
-        "adamw": lambda: torch.optim.AdamW(
-            parameters, rate, betas=tuple(recipe["betas"]), weight_decay=decay, fused=fused
-        ),
+        "adam": lambda: torch.optim.Adam(groups, rate, betas=tuple(recipe["betas"]), weight_decay=decay, fused=fused),
+        "adamw": lambda: torch.optim.AdamW(groups, rate, betas=tuple(recipe["betas"]), weight_decay=decay, fused=fused),
         "sgd": lambda: torch.optim.SGD(
-            parameters, rate, momentum=float(recipe["momentum"]), weight_decay=decay, fused=fused
+            groups, rate, momentum=float(recipe["momentum"]), weight_decay=decay, fused=fused
         ),
     }
     if recipe["optimizer"] not in makers:

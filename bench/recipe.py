@@ -34,6 +34,7 @@ class Override(Declared):
     why: str
     fields: dict[str, Any] = {}
     options: dict[str, Any] = {}
+    augmentation: str = ""  # in place of the experiment's; empty: the experiment's
     without_pretraining: bool = False  # a scaled-down network cannot load full-size weights
     instead: dict[str, str] = {}  # role -> the stage whose product takes its place, or itself: it stays
 

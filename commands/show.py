@@ -92,7 +92,7 @@ def _entry_facts(
     return {
         "entry": {
             "id": entry.id, "method": experiment.method, "backbone": experiment.backbone,
-            "pretraining": run.pretraining, "augmentation": experiment.augmentation, "options": run.options,
+            "pretraining": run.pretraining, "augmentation": run.augmentation, "options": run.options,
             "weights": list(run.weights), "note": experiment.note,
         },
         **({"stages": _stages(run, planned)} if run.stages else {}),
@@ -147,6 +147,8 @@ def _deviations(recipe: declare.Recipe, run: matrix.Run) -> list[str]:
         found.append(f"profile {profile}: {override.why}: {json.dumps({**override.fields, **override.options})}")
     if run.pretraining != experiment.pretraining:
         found.append(f"profile {profile}: no pretraining in place of {experiment.pretraining}")
+    if run.augmentation != experiment.augmentation:
+        found.append(f"profile {profile}: augmentation {run.augmentation} in place of {experiment.augmentation}")
     for role in experiment.weights:
         used = "".join(override.roles((role,)))
         if used != role:

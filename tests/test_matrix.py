@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench import declare, matrix, registry
-from bench.declare import RECIPE_FIELDS, Claim, Declarations, Entry
+from bench.declare import RECIPE_FIELDS, Claim, Declarations, Entry, Override
 from bench.errors import UserError
 from bench.matrix import Run, expand, find_run, runs_of, specification
 
@@ -196,3 +196,15 @@ def test_no_two_declared_runs_share_a_key(profile: declare.ProfileName) -> None:
             keys.setdefault(key(run, weights={}), set()).add(run.identity)
     assert keys
     assert [found for found in keys.values() if len(found) > 1] == []
+
+
+def test_a_profile_may_change_the_augmentation(tiny: Declarations, run: Run) -> None:
+    assert run.augmentation == run.entry.experiment.augmentation
+    other = replace(run, other_augmentation="fervt-common")
+    assert other.augmentation == "fervt-common" != run.augmentation
+    assert key(other) != key(run)
+    assert key(replace(run, other_augmentation=run.augmentation)) == key(run)
+    recipe = tiny.recipe(run.entry.experiment.recipe)
+    profiles = {"quick": Override(why="small", augmentation="fervt-common")}
+    tiny.recipes[recipe.id] = recipe.model_copy(update={"profiles": profiles})
+    assert runs_of(tiny, run.entry, "quick", [0])[0].augmentation == "fervt-common"

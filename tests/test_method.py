@@ -74,7 +74,7 @@ def test_unknown_schedule_optimizer_and_loss_are_named() -> None:
     with pytest.raises(UserError, match=r"unknown schedule 'cosin'.*\n.*cosine"):
         scales(schedule="cosin")
     with pytest.raises(UserError, match=r"unknown optimizer 'adamm'.*\n.*adam"):
-        make_optimizer([nn.Parameter(torch.zeros(1))], recipe(optimizer="adamm"))
+        make_optimizer([{"params": [nn.Parameter(torch.zeros(1))]}], recipe(optimizer="adamm"))
     with pytest.raises(UserError, match="unknown loss 'focal'"):
         Supervised(nn.Linear(4, 3), recipe(loss="focal"), context())
 
@@ -101,7 +101,7 @@ def test_optimizers_against_their_update_rules(kind: str) -> None:
     gradients = [0.5, -1.0, 0.25, 2.0]
     parameter = nn.Parameter(torch.tensor([0.7]))
     fields = {"optimizer": kind, "learning_rate": 0.1, "weight_decay": 0.2, "momentum": 0.8, "betas": [0.7, 0.9]}
-    optimizer = make_optimizer([parameter], recipe(**fields))
+    optimizer = make_optimizer([{"params": [parameter]}], recipe(**fields))
     for gradient in gradients:
         parameter.grad = torch.tensor([gradient])
         optimizer.step()

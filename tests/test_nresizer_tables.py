@@ -104,7 +104,7 @@ def test_super_resolution_has_one_front_and_nothing_else_has(profile: declare.Pr
 
 def test_a_profile_keeps_the_chain_of_sizes() -> None:
     """Super-resolution's factor leads from 48 pixels to the input size, the resizer from there to what vanilla sees."""
-    inner = {"paper": 224, "short": 56, "quick": 56}
+    inner: dict[declare.ProfileName, int] = {"paper": 224, "short": 56, "quick": 56}
     for profile, pixels in inner.items():
         code, vanilla = (DECLARED.recipe(name).values(profile) for name in ("nresizer-code", "nresizer-code-vanilla"))
         assert int(code["input_size"] * code["method.resize_factor"]) == pixels
@@ -161,7 +161,7 @@ def test_rows_with_own_super_resolution_keep_the_backbones_file() -> None:
         assert setting(own.id) == setting(printed.id)
 
 
-ONE_THING = {
+ONE_THING: dict[str, dict[str, Any]] = {
     "nresizer-scratch-sr-real": {"weights": ("sr-real",), "front": "sr-real"},
     "nresizer-scratch-bicubic": {"weights": (), "front": "", "up": "bicubic"},
     "nresizer-scratch-sigmoid": {"probability": "sigmoid"},

@@ -238,7 +238,7 @@ def test_the_identity_tells_what_changes_numbers(tmp_path: Path) -> None:
     assert fingerprint(LOADERS["sr-synthfer"](load_file(files[0]), "a file")) in told[0]
 
 
-@pytest.mark.parametrize(("size", "batch"), [(384, 4), (96, 64), (2000, 1)])
+@pytest.mark.parametrize(("size", "batch"), [(384, 1), (96, 16), (2000, 1)])  # on a processor
 def test_fewer_large_images_at_a_time(tmp_path: Path, size: int, batch: int) -> None:
     front = front_of({"sr-real": write_superres(tmp_path)}, size=size, sr_input=size // 2)
     assert front is not None
@@ -301,14 +301,14 @@ def test_while_restoring_no_file_is_needed() -> None:
 # runs no longer come from this code: raise `version` in methods/nresizer/__init__.py and record the new numbers here.
 GOLDEN_VERSION = 1
 GOLDEN: dict[str, tuple[dict[str, Any], list[float]]] = {
-    "proposed": ({}, [1.67808, 1.659493, 1.769185]),
-    "no-stn": ({"stn": False}, [1.605284, 1.683937, 1.505662]),
-    "bilinear": ({"stn": False, "down": "bilinear"}, [1.584166, 1.787253, 1.788906]),
-    "bicubic": ({"down": "bicubic"}, [1.812625, 1.690634, 1.549744]),
-    "vanilla": ({"stn": False, "down": "none", "loss": "cross-entropy"}, [1.997706, 2.15685, 2.19833]),
-    "pdls": ({"loss": "pdls", "alpha": 0.5}, [2.133137, 2.143119, 2.243709]),
-    "sigmoid-uniform": ({"probability": "sigmoid", "prior": "uniform"}, [0.17006, 0.198927, 0.132287]),
-    "two-blocks": ({"resizer_blocks": 2, "head_hidden": 0}, [1.581563, 1.600966, 1.65494]),
+    "proposed": ({}, [1.709845, 1.507459, 1.607312]),
+    "no-stn": ({"stn": False}, [1.748134, 1.694428, 1.594957]),
+    "bilinear": ({"stn": False, "down": "bilinear"}, [1.940997, 1.644731, 1.6885]),
+    "bicubic": ({"down": "bicubic"}, [1.72585, 1.532955, 1.944053]),
+    "vanilla": ({"stn": False, "down": "none", "loss": "cross-entropy"}, [2.115146, 2.195092, 2.214931]),
+    "pdls": ({"loss": "pdls", "alpha": 0.5}, [2.180879, 2.016077, 2.235555]),
+    "sigmoid-uniform": ({"probability": "sigmoid", "prior": "uniform"}, [0.215525, 0.26293, 0.171633]),
+    "two-blocks": ({"resizer_blocks": 2, "head_hidden": 0}, [1.865006, 3.016399, 3.102914]),
 }
 
 

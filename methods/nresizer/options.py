@@ -19,6 +19,8 @@ class Options(MethodOptions):
 
     Attributes:
         stn: a spatial transformer between super-resolution and the resizer. Paper: in front of super-resolution.
+        stn_rate: its learning rate by that of the rest. Adam moves every weight by about the rate a step, and the six
+            numbers that place the whole image do not survive a rate made for random weights.
         up: sr | bilinear | bicubic | nearest | none: how stored images get the input size ahead of augmentation. With
             none they keep their size there and are resized behind it.
         down: ltr | bilinear | bicubic | nearest | none: how the network gets from the input size to its backbone's;
@@ -48,10 +50,11 @@ class Options(MethodOptions):
     }
     least: ClassVar[Mapping[str, float]] = {
         "alpha": 0, "gamma": 0, "resizer_channels": 1, "resizer_blocks": 0, "head_hidden": 0, "head_dropout": 0,
-        "sr_input": 8,
+        "sr_input": 8, "stn_rate": 0,
     }  # fmt: skip
 
     stn: bool = True
+    stn_rate: float = 1.0
     up: str = "sr"
     down: str = "ltr"
     loss: str = ""

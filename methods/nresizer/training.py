@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -32,9 +32,9 @@ class Training(Supervised):
     def __init__(
         self, net: NeuralResizer, options: Options, front: Front | None, recipe: RecipeValues, context: Context
     ) -> None:
+        self.options = options
         super().__init__(net, {**recipe, "loss": options.loss or recipe["loss"]}, context)
         self.front = front
-        self.options = options
         self.prior: Tensor | None = None
         if self.recipe["loss"] == "cross-entropy":
             return
@@ -43,6 +43,13 @@ class Training(Supervised):
             raise UserError(message, "its prior smooths the labels: set it to 0, or the loss to cross-entropy")
         if not context.restoring:
             self.prior = torch.tensor(make_prior(options.prior, context), dtype=torch.float32, device=context.device)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """All parameters as one group; two where the STN learns at a rate of its own."""
+        if not self.options.stn or self.options.stn_rate == 1.0:
+            return super().groups()
+        rest = [*self.net.res.parameters(), *self.net.model.parameters()]
+        return [{"params": rest}, {"params": list(self.net.stn.parameters()), "rate": self.options.stn_rate}]
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         if self.recipe["loss"] == "cross-entropy":
