@@ -14,13 +14,16 @@ from torch import nn
 from bench import loop
 from bench.checkpoints import Checkpoints
 from bench.data.augment import fervt_common, poster_code
+from bench.data.nresizer_augment import nresizer_code
 from bench.declare import RECIPE_FIELDS, REQUIRED
 from bench.method import Context, Spec, Supervised
 from methods.fervt import build
+from methods.nresizer import build as build_nresizer
 from methods.poster.model import POSTER
 from methods.poster.options import Options
 from methods.poster.training import Training
 
+FERPLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 
@@ -70,8 +73,25 @@ def make_poster(precision: str) -> tuple[Training, loop.Job]:
     return method, loop.Job(split, {"test": split}, wanted, poster_code, 0, device, Checkpoints(Path()))
 
 
+def make_nresizer(precision: str) -> tuple[Supervised, loop.Job]:
+    """STN and resizer at a size of their own, behind a front that is computed for every batch."""
+    device = torch.device("cuda")
+    wanted = recipe(precision) | {"loss": "f-pdls"}
+    options = {"up": "bilinear", "down": "ltr", "stn": True, "stn_rate": 0.1, "scale_down": "quick", "head_hidden": 64}
+    context = Context(FERPLUS, 96, 4, device, precision)
+    method = build_nresizer(Spec("nresizer", "swin_small", "none", options), wanted, context)
+    assert isinstance(method, Supervised)
+    generator = torch.Generator().manual_seed(0)
+    split = loop.Split(
+        torch.randint(0, 256, (128, 48, 48), dtype=torch.uint8, generator=generator).to(device),
+        torch.randint(0, 8, (128,), generator=generator).to(device),
+        front=method.front,
+    )
+    return method, loop.Job(split, {"test": split}, wanted, nresizer_code, 0, device, Checkpoints(Path()))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("made", [make, make_poster])
+@pytest.mark.parametrize("made", [make, make_poster, make_nresizer])
 def test_a_training_step_never_waits_for_the_device(
     made: Callable[[str], tuple[Supervised, loop.Job]], precision: str, no_synchronisation: None
 ) -> None:
@@ -83,7 +103,8 @@ def test_a_training_step_never_waits_for_the_device(
         if step == 1:  # the first step puts constants on the device
             torch.cuda.set_sync_debug_mode("error")
         rows = order[step * 32 : (step + 1) * 32]
-        images = loop.prepare(job.train.images[rows], job.recipe, job.augment, loop.seed_step(job, 0, step))
+        generator = loop.seed_step(job, 0, step)
+        images = loop.prepare(job.train.images[rows], job.recipe, job.augment, generator, job.train.front)
         method.update(images, job.train.labels[rows])
 
 

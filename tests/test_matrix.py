@@ -200,11 +200,11 @@ def test_no_two_declared_runs_share_a_key(profile: declare.ProfileName) -> None:
 
 def test_a_profile_may_change_the_augmentation(tiny: Declarations, run: Run) -> None:
     assert run.augmentation == run.entry.experiment.augmentation
-    other = replace(run, other_augmentation="fervt-common")
-    assert other.augmentation == "fervt-common" != run.augmentation
+    other = replace(run, other_augmentation="poster-code")
+    assert other.augmentation == "poster-code" != run.augmentation
     assert key(other) != key(run)
     assert key(replace(run, other_augmentation=run.augmentation)) == key(run)
     recipe = tiny.recipe(run.entry.experiment.recipe)
-    profiles = {"quick": Override(why="small", augmentation="fervt-common")}
+    profiles = {"quick": Override(why="small", augmentation="poster-code")}
     tiny.recipes[recipe.id] = recipe.model_copy(update={"profiles": profiles})
-    assert runs_of(tiny, run.entry, "quick", [0])[0].augmentation == "fervt-common"
+    assert runs_of(tiny, run.entry, "quick", [0])[0].augmentation == "poster-code"
