@@ -171,6 +171,17 @@ def test_views_keep_their_place_under_bf16() -> None:
     torch.testing.assert_close(views, images, atol=1e-3, rtol=0)
 
 
+def test_small_moves_are_not_lost_under_bf16() -> None:
+    images, net = faces(2, 96), STN(96)
+    with torch.no_grad():
+        net.fc_loc[2].bias[0] = 1.003  # bf16 has 1 and 1.0078 here
+    wanted = net(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        views = net(images)
+    torch.testing.assert_close(views, wanted, atol=1e-5, rtol=0)
+    assert (views - images).abs().max() > 1e-3
+
+
 # ---------------------------------------------------------------------------------------------------------- the network
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_settings_of_table_2_are_chains_of_their_parts(setting: str) -> None:

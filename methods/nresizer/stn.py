@@ -38,12 +38,16 @@ class STN(nn.Module):
             last.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
 
     def forward(self, images: Tensor) -> Tensor:
-        grid = affine_grid(self.theta(images).to(images.dtype), images.shape[-1])
-        return F.grid_sample(images, grid, mode="bilinear", align_corners=True)
+        grid = affine_grid(self.theta(images), images.shape[-1])
+        return F.grid_sample(images, grid.to(images.dtype), mode="bilinear", align_corners=True)
 
     def theta(self, images: Tensor) -> Tensor:
-        """Affine maps (B, 2, 3) from coordinates of the view to those of the image, both over [-1, 1]."""
-        return self.fc_loc(self.localization(images).flatten(1)).unflatten(1, (2, 3))
+        """Affine maps (B, 2, 3) from coordinates of the view to those of the image, both over [-1, 1].
+
+        Never in half precision: near 1 bf16 knows no numbers closer than 1/128, a pixel and a half of 384.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            return self.fc_loc(self.localization(images.float()).flatten(1)).unflatten(1, (2, 3))
 
 
 def affine_grid(theta: Tensor, size: int) -> Tensor:
