@@ -47,7 +47,9 @@ class STN(nn.Module):
         Never in half precision: near 1 bf16 knows no numbers closer than 1/128, a pixel and a half of 384.
         """
         with torch.autocast(images.device.type, enabled=False):
-            return self.fc_loc(self.localization(images.float()).flatten(1)).unflatten(1, (2, 3))
+            return self.fc_loc(self.localization(images.to(self.fc_loc[0].weight.dtype)).flatten(1)).unflatten(
+                1, (2, 3)
+            )
 
 
 def affine_grid(theta: Tensor, size: int) -> Tensor:
