@@ -48,10 +48,11 @@ class STN(nn.Module):
 
         Never in half precision: near 1 bf16 knows no numbers closer than 1/128, a pixel and a half of 384.
         """
-        with torch.autocast(images.device.type, enabled=False):
-            return self.fc_loc(self.localization(images.to(self.fc_loc[0].weight.dtype)).flatten(1)).unflatten(
-                1, (2, 3)
-            )
+        kind, weight = images.device.type, self.fc_loc[0].weight
+        known = torch.amp.is_autocast_available(kind)  # the meta device has none
+        with torch.autocast(kind, enabled=False) if known else nullcontext():
+            found = self.fc_loc(self.localization(images.to(weight.dtype)).flatten(1))
+        return found.unflatten(1, (2, 3))
 
 
 def affine_grid(theta: Tensor, size: int) -> Tensor:
