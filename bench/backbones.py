@@ -8,14 +8,16 @@ found by it everywhere: in job processes, `show`, `compare` and runs.csv.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench import registry, weights
-from bench.errors import UserError, unknown
+from bench.errors import UnfitWeights, UserError, unknown
 
 if TYPE_CHECKING:
     from bench.declare import Declarations, Experiment
     from bench.matrix import Run
+    from bench.method import Method
 
 PRETRAINED = "timm"  # behind the @ of an id, and the experiment's `pretraining`
 
@@ -67,19 +69,51 @@ def _content(experiment: Experiment) -> dict[str, Any]:
     return experiment.model_dump(exclude={"id", "paper", "note"})
 
 
-def takes_timm(run: Run) -> bool:
-    """Whether the method can start the run's backbone from timm's pretrained file; builds its network without memory.
+@dataclass(frozen=True)
+class Tried:
+    """What a method makes of a run's backbone.
+
+    Attributes:
+        takes_timm: it can start from timm's pretrained file of this backbone.
+        unfit: why it cannot from this one, where it takes such files.
+        remark: what to tell whoever asks for the backbone by name; may be empty.
+        name: the tables' name of the backbone.
+        parameters: of the method's whole network.
+    """
+
+    takes_timm: bool
+    unfit: UnfitWeights | None
+    remark: str
+    name: str
+    parameters: int
+
+
+def tried(run: Run) -> Tried:
+    """The run's network, built without memory.
 
     Raises:
         UserError: the method cannot take the backbone at all; says what it knows.
     """
-    refused = _refusal(run, "none")
-    if refused is not None:
-        raise refused
-    return _refusal(run, PRETRAINED) is None
+    built, pretrained = _built(run, "none"), _built(run, PRETRAINED)
+    if isinstance(built, UserError):
+        raise built
+    return Tried(
+        takes_timm=not isinstance(pretrained, UserError),
+        unfit=pretrained if isinstance(pretrained, UnfitWeights) else None,
+        remark=built.remark,
+        name=built.backbone or run.entry.experiment.backbone,
+        parameters=sum(parameter.numel() for parameter in built.net.parameters()),
+    )
 
 
-def _refusal(run: Run, pretraining: str) -> UserError | None:
+def check_classes(run: Run) -> None:
+    """Raise the method's UserError where it cannot be trained for the run's classes, whatever files are at hand."""
+    built = _built(run, "none")
+    if not isinstance(built, UserError):  # what else is wrong, its job says with the files that it is built from
+        built.check_classes()
+
+
+def _built(run: Run, pretraining: str) -> Method | UserError:
     import torch
 
     from bench.method import Context, Spec
@@ -93,12 +127,12 @@ def _refusal(run: Run, pretraining: str) -> UserError | None:
         context = Context(classes, size, 1, torch.device(device), restoring=True)
         try:
             with torch.device(device):
-                build(spec, recipe, context)
+                found: Method = build(spec, recipe, context)
         except UserError as error:
             return error
         except (NotImplementedError, RuntimeError):
             if device == "cpu":
                 raise
         else:
-            return None
+            return found
     raise AssertionError("the processor always answers")

@@ -50,7 +50,7 @@ class Protocol(Declared):
     class_counts: dict[str, dict[str, int]] = {}
     stand_in: str = ""
     variants: dict[str, str] = {}  # other ways to report the same images: leak-free, by-subject, ... -> protocol
-    test_transform: Literal["", "augmentation"] = ""  # what test and val images go through; empty: nothing random
+    test_transform: str = ""  # the augmentation that test and val images go through, whatever a run trains with
     synthetic: bool = False
     notes: str = ""
     access: str = ""

@@ -17,25 +17,36 @@ def asked(declared: Declarations, tables: Iterable[Table], profile: ProfileName,
     """The cells of extra rows that a command line asks for and the profile can answer.
 
     Args:
-        mode: auto: fallback rows where a printed row lacks an external file here, and never under profile quick, which
-            needs none; all: every extra row; none: none.
+        mode: auto: where a printed cell lacks an external file here, the first fallback row that has its own; never
+            under profile quick, which needs none. all: every extra row; none: none.
     """
     if mode == "none" or (mode == "auto" and profile == "quick"):
         return []
     found = []
     for table in tables:
-        fallback = {row.id for row in table.extra if row.run == "fallback"}
-        printed = {(claim.row, claim.column): claim for claim in table.claims()}
-        for claim in table.extra_claims():
-            stood_for = printed[claim.instead_of, claim.column]
-            wanted = mode == "all" or (
-                claim.row in fallback
-                and matrix.has_profile(declared, stood_for, profile)
-                and lacks_file(declared, stood_for.experiment, stood_for.protocol, profile)
-            )
-            if wanted and unanswerable(declared, table, claim, profile) is None:
-                found.append(claim)
+        answered = [c for c in table.extra_claims() if unanswerable(declared, table, c, profile) is None]
+        found += answered if mode == "all" else _fallbacks(declared, table, answered, profile)
     return found
+
+
+def _fallbacks(declared: Declarations, table: Table, answered: Iterable[Claim], profile: ProfileName) -> list[Claim]:
+    """Of the cells of extra rows, one for each printed cell that lacks a file; where all lack theirs too, the last."""
+    fallback = {row.id for row in table.extra if row.run == "fallback"}
+    several: dict[tuple[str, str], list[Claim]] = {}
+    for claim in answered:
+        if claim.row in fallback:
+            several.setdefault((claim.instead_of, claim.column), []).append(claim)
+    chosen = []
+    for printed in table.claims():
+        there = several.get((printed.row, printed.column), [])
+        asks = bool(there) and matrix.has_profile(declared, printed, profile)
+        if asks and _lacks_file(declared, printed, profile):
+            chosen.append(next((one for one in there if not _lacks_file(declared, one, profile)), there[-1]))
+    return [claim for claim in table.extra_claims() if claim in chosen]  # in the order of the rows
+
+
+def _lacks_file(declared: Declarations, claim: Claim, profile: ProfileName) -> bool:
+    return lacks_file(declared, claim.experiment, claim.protocol, profile)
 
 
 def lacks_file(declared: Declarations, experiment: str, protocol: str, profile: ProfileName) -> bool:
@@ -53,8 +64,8 @@ def lacks_file(declared: Declarations, experiment: str, protocol: str, profile: 
 def unanswerable(declared: Declarations, table: Table, claim: Claim, profile: ProfileName) -> UserError | None:
     """Why a cell gets no number under a profile: the profile changes what its row is about. None where it gets one.
 
-    That is a file that the experiment names, on real data; or an option that an asked row sets, which would then be
-    larger or smaller than the row it stands for in another way than its title says.
+    That is a file that the experiment names, on real data; or an option or another augmentation that an asked row
+    sets, which would then differ from the row it stands for in another way than its title says, or not at all.
     """
     if not claim.experiment or claim.metric.startswith("parameters"):
         return None
@@ -62,12 +73,13 @@ def unanswerable(declared: Declarations, table: Table, claim: Claim, profile: Pr
         return None
     gone = matrix.goes_without(declared, claim.experiment, profile)
     if gone:
-        rows = [row for row in table.extra if row.run == "fallback" and row.instead_of == claim.row]
-        titles = [row.title for row in rows if claim.column in (row.columns or (claim.column,))]
+        rows = {row.id: row.title for row in table.extra if row.run == "fallback" and row.instead_of == claim.row}
+        cells = [c for c in table.extra_claims() if c.row in rows and c.column == claim.column]
+        titles = [rows[c.row] for c in cells if not matrix.goes_without(declared, c.experiment, profile)]
         hint = f"see the row '{titles[0]}' below the table" if titles else "use --profile paper"
         return UserError(f"profile {profile} goes without {', '.join(gone)}", hint)
     asked_rows = {row.id for row in table.extra if row.run == "asked"}
-    scaled = _scaled(declared, claim.experiment, profile) if claim.row in asked_rows else ()
+    scaled = _scaled(declared, table, claim, profile) if claim.row in asked_rows else ()
     if scaled:
         return UserError(f"profile {profile} sets {', '.join(scaled)} for all rows alike", "use --profile paper")
     return None
@@ -84,8 +96,13 @@ def left_out(declared: Declarations, table: Table, profile: ProfileName) -> dict
     return {reason: list(rows) for reason, rows in found.items()}
 
 
-def _scaled(declared: Declarations, experiment: str, profile: ProfileName) -> tuple[str, ...]:
-    """The options that both an experiment and the profile of its recipe set."""
-    named = declared.experiment(experiment)
+def _scaled(declared: Declarations, table: Table, claim: Claim, profile: ProfileName) -> tuple[str, ...]:
+    """What both an extra row's experiment and the profile of its recipe set: options, and another augmentation."""
+    named = declared.experiment(claim.experiment)
     override = declared.recipe(named.recipe).override(profile)
-    return tuple(name for name in named.options if name in override.options or f"method.{name}" in override.fields)
+    found = [name for name in named.options if name in override.options or f"method.{name}" in override.fields]
+    if override.augmentation:
+        (stood_for,) = (c for c in table.claims() if (c.row, c.column) == (claim.instead_of, claim.column))
+        if declared.experiment(stood_for.experiment).augmentation != named.augmentation:
+            found.append("augmentation")
+    return tuple(found)

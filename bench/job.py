@@ -93,7 +93,7 @@ def execute(spec: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambd
         augment=registry.find("augmentation", run.augmentation).load(), seed=run.seed, device=device,
         checkpoints=Checkpoints(folder), checkpoint_seconds=float(spec["checkpoint_seconds"]),
         progress=_reporter(folder, 1 if run.checkpoint else int(run.recipe["epochs"])), stop_requested=stop,
-        code=json.dumps(code, sort_keys=True), augment_evaluated=protocol.test_transform == "augmentation",
+        code=json.dumps(code, sort_keys=True), test_transform=_test_transform(protocol),
     )  # fmt: skip
     if run.checkpoint:
         method.load_released(read_state(Path(spec["checkpoint"])))
@@ -144,6 +144,13 @@ def _votes(run: matrix.Run, data: source.Data, train: np.ndarray) -> Votes | Non
     from bench.data.votes import training_votes
 
     return training_votes(data.index, run.entry.protocol, train)
+
+
+def _test_transform(protocol: declare.Protocol) -> loop.Augment | None:
+    """What the protocol sends val and test images through."""
+    name = protocol.test_transform
+    found: loop.Augment | None = registry.find("augmentation", name).load() if name else None
+    return found
 
 
 def _prepared(

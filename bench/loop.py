@@ -46,7 +46,7 @@ class Job:
     progress: Callable[[int, int, int, float], None] = lambda epoch, step, steps, rate: None
     stop_requested: Callable[[], bool] = lambda: False
     code: str = ""  # commit and source hashes of the running code; a run resumed by other code says so
-    augment_evaluated: bool = False  # whether val and test images go through the augmentation as well, at every epoch
+    test_transform: Augment | None = None  # what val and test images go through, drawn anew at every epoch
 
 
 @dataclass
@@ -180,10 +180,10 @@ class Drawn:
 
 def _drawn(job: Job, epoch: int, split: str) -> Drawn | None:
     """Of one evaluation, drawn from (seed, epoch, split): a continued run draws the same. None: nothing is drawn."""
-    if not job.augment_evaluated:
+    if job.test_transform is None:
         return None
     (word,) = np.random.SeedSequence([job.seed, epoch, *split.encode()]).generate_state(1, np.uint64)
-    return Drawn(job.augment, torch.Generator(job.device).manual_seed(int(word >> np.uint64(1))))
+    return Drawn(job.test_transform, torch.Generator(job.device).manual_seed(int(word >> np.uint64(1))))
 
 
 def evaluate(

@@ -125,6 +125,9 @@ class Run:
             "seed": self.seed,
             "fold": self.fold,
         }
+        if protocol.test_transform:
+            other = registry.find("augmentation", protocol.test_transform)
+            parts["test_transform"] = [other.name, other.version]
         if stages:
             parts["stages"] = dict(stages)
         if self.checkpoint:
@@ -137,12 +140,13 @@ class Run:
 
     def source_hashes(self) -> dict[str, str]:
         """Hashes of the code behind the run's numbers, to tell changed code whose version is the same."""
-        experiment = self.entry.experiment
+        experiment, other = self.entry.experiment, self.entry.protocol.test_transform
         return {
             "method": registry.find("method", experiment.method).source_hash(),
             "augmentation": registry.find("augmentation", self.augmentation).source_hash(),
             "dataset": registry.find("dataset", self.entry.protocol.dataset).source_hash(),
             "loop": registry.hash_files([ROOT / "bench" / name for name in ("loop.py", "method.py", "splits.py")]),
+            **({"test transform": registry.find("augmentation", other).source_hash()} if other else {}),
         }
 
 

@@ -101,6 +101,10 @@ class Method:
     network, and `validate` measures it."""
     front: Front | None = None
     """What stored images go through ahead of augmentation, in training and in evaluation; None: nothing."""
+    remark: str = ""
+    """What whoever asks for the backbone by name should be told of it: that a miniature stands for it."""
+    backbone: str = ""
+    """The tables' name of the backbone, where it was asked for by another; random weights run under this one."""
 
     def update(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """One optimisation step.
@@ -121,6 +125,14 @@ class Method:
     def validate(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """For a method that does not classify: measures of a batch in evaluation mode, each (B,), by name."""
         raise NotImplementedError
+
+    def check_classes(self) -> None:
+        """Refuse classes that it cannot be trained for; asked of a network built while `restoring`, before a user's own
+        images are read or a stage is trained.
+
+        Raises:
+            UserError: names them.
+        """
 
     def load_released(self, state: Mapping[str, Tensor]) -> None:
         """Take weights that were trained elsewhere: of another run of ours; a method that knows how its authors name

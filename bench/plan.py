@@ -134,18 +134,12 @@ class Planner:
 
     def built(self, experiment: Experiment) -> UserError | None:
         """What is not built of an experiment, or None."""
-        kinds: tuple[tuple[registry.Kind, str], ...] = (
-            ("method", experiment.method), ("augmentation", experiment.augmentation),
-        )  # fmt: skip
-        for kind, name in kinds:
-            if name not in registry.available(kind):
-                near = difflib.get_close_matches(name, registry.available(kind), n=3, cutoff=0.8)
-                hint = f"did you mean {', '.join(near)}? Else add" if near else "add"
-                return UserError(f"{kind} '{name}' is not built yet", f"{hint} it under {registry.HOMES[kind]}/")
-        return None
+        return _not_built("method", experiment.method) or _not_built("augmentation", experiment.augmentation)
 
     def _find_blocker(self, entry: Entry, roles: tuple[str, ...], preprocessing: str) -> UserError | None:
-        stopped = self.built(entry.experiment) or self.broken.get((entry.protocol.id, preprocessing))
+        drawn = entry.protocol.test_transform
+        stopped = self.built(entry.experiment) or (_not_built("augmentation", drawn) if drawn else None)
+        stopped = stopped or self.broken.get((entry.protocol.id, preprocessing))
         if stopped is not None:
             return stopped
         try:
@@ -181,6 +175,14 @@ class Planner:
         if roles not in self._weights:
             self._weights[roles] = weights.hashes(roles)
         return self._weights[roles]
+
+
+def _not_built(kind: registry.Kind, name: str) -> UserError | None:
+    if name in registry.available(kind):
+        return None
+    near = difflib.get_close_matches(name, registry.available(kind), n=3, cutoff=0.8)
+    hint = f"did you mean {', '.join(near)}? Else add" if near else "add"
+    return UserError(f"{kind} '{name}' is not built yet", f"{hint} it under {registry.HOMES[kind]}/")
 
 
 @dataclass

@@ -26,6 +26,7 @@ class Column(Declared):
     metric: str = ""
     predicted: str = ""  # prediction-share tables: the predicted class
     differs: str = ""  # why the paper's protocol is not ours, where it is not
+    batch_mean: int = 0  # images in a batch where its numbers are means over the accuracies of batches; 0: they are not
 
 
 class Row(Declared):
@@ -62,7 +63,8 @@ class ExtraRow(Declared):
     """A row of ours that the paper does not print, in the place of one that it does; shown apart and never judged.
 
     It answers with the protocol and metric of the row it stands for. `run: fallback` rows run, on real data, where an
-    external file of that row is missing or the profile goes without it; `asked` rows only with --extra all.
+    external file of that row is missing or the profile goes without it: of several for one cell, the first whose own
+    files are at hand. `asked` rows run only with --extra all.
     """
 
     id: str
@@ -117,7 +119,6 @@ class Table(Declared):
     metric: str = "accuracy"
     compare: str = "test-best"  # the selection the claim is compared with
     compare_why: str = ""
-    batch_mean: int = 0  # images in a batch where the authors average the accuracies of test batches; 0: they do not
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     extra: tuple[ExtraRow, ...] = ()

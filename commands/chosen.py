@@ -24,7 +24,7 @@ def experiments(
         if backbone:
             name = _on_backbone(declared, name, backbone, args.protocol[0], profile)
         elif "+" in name:
-            _takes_timm(declared, name, args.protocol[0], profile)
+            name = _checked(declared, name, args.protocol[0], profile)
         chosen = declared.experiment(name).id
         if chosen != name:
             print(f"{name} is the same as {chosen}")
@@ -34,7 +34,7 @@ def experiments(
 
 # --------------------------------------------------------------------------------------------------------------- method
 def _of_method(declared: declare.Declarations, method: str, backbone: str, profile: declare.ProfileName) -> str:
-    """The experiment of a method's name, or the fallback row's that stands for it where one of its files is missing."""
+    """The experiment of a method's name; where a file of it is missing, the first fallback row's that has its own."""
     known = {name: one for name, one in declared.experiments.items() if one.method == method}
     if not known:
         raise unknown("method", method, {one.method for one in declared.experiments.values()})
@@ -47,9 +47,22 @@ def _of_method(declared: declare.Declarations, method: str, backbone: str, profi
     whole = [name for name in others if not _lacking(declared, name, backbone, profile)]
     if not whole:
         return method  # the plan says what it waits for
-    ways = ", ".join(f"python run_all.py weights show {role}" for role in lacking)
-    print(f"{whole[0]} in place of {method}, which needs {', '.join(lacking)} ({ways})")
-    return whole[0]
+    # another backbone takes the place of theirs with its files, which then make no difference: the one with the fewest
+    other = backbone not in ("", known[method].backbone)
+    chosen = min(whole, key=lambda name: len(declared.experiment(name).weights)) if other else whole[0]
+    print(f"{chosen} in place of {method}, {_why(declared, method, lacking, profile)}")
+    return chosen
+
+
+def _why(declared: declare.Declarations, name: str, lacking: list[str], profile: declare.ProfileName) -> str:
+    """Why an experiment cannot run: the profile goes without its files, or they are not at hand and how to get them."""
+    override = declared.recipe(declared.experiment(name).recipe).override(profile)
+    without = [role for role in lacking if profile != "quick" and override.roles((role,)) != (role,)]
+    files = [role for role in lacking if role not in without]
+    ways = ", ".join(f"python run_all.py weights show {role}" for role in files)
+    reasons = [f"as profile {profile} goes without {', '.join(without)}"] if without else []
+    reasons += [f"which needs {', '.join(files)} ({ways})"] if files else []
+    return ", ".join(reasons)
 
 
 def _lacking(declared: declare.Declarations, name: str, backbone: str, profile: declare.ProfileName) -> list[str]:
@@ -75,7 +88,7 @@ def _at_hand(role: str) -> bool:
 
 
 def _fallbacks(declared: declare.Declarations, name: str, profile: declare.ProfileName) -> Iterator[str]:
-    """The experiments of fallback rows in the place of a row with this experiment."""
+    """The experiments of fallback rows in the place of a row with this experiment, the first to be taken first."""
     for table in declared.tables.values():
         unasked = {row.id for row in table.extra if row.run == "fallback"}
         printed = {(claim.row, claim.column): claim.experiment for claim in table.claims()}
@@ -95,19 +108,26 @@ def _on_backbone(
         raise UserError(f"'{name}' has a backbone already", "leave --backbone out, or name the experiment without '+'")
     if backbone == experiment.backbone:
         return name
-    scratch, role = backbones.name_of(name, backbone), weights.timm_role(backbone)
-    if not _takes_timm(declared, scratch, protocol, profile):
+    asked, role = backbones.name_of(name, backbone), weights.timm_role(backbone)
+    tried = _tried(declared, asked, protocol, profile)
+    scratch = backbones.name_of(name, tried.name) if tried else asked
+    if tried is None or not (tried.takes_timm or tried.unfit):
         print(f"{scratch}: {backbone} from random weights")
         return scratch
     kept = declared.recipe(experiment.recipe).override(profile).roles((role,))
     if not kept:
         print(f"{scratch}: {backbone} from random weights, as profile {profile} goes without pretrained files")
         return scratch
+    if tried.unfit:
+        if weights.find(role) is not None:
+            raise UserError(tried.unfit.message, f"{tried.unfit.hint}, or --experiment {scratch} for random weights")
+        print(f"{scratch}: {backbone} from random weights: {tried.unfit.message}")
+        return scratch
     if weights.find(role) is not None:
         print(f"{backbones.name_of(name, backbone, pretrained=True)}: {backbone} from {weights.find(role)}")
         return backbones.name_of(name, backbone, pretrained=True)
     way = f"weights fetch {role}` or `python run_all.py weights add {role} FILE` first"
-    declared_so = _pretrained(declared, experiment, backbone)
+    declared_so = _pretrained(declared, experiment, tried.name)
     way = f"--experiment {declared_so}`" if declared_so else way
     print(f"{scratch}: {backbone} from random weights; from pretrained ones: `python run_all.py {way}")
     return scratch
@@ -124,13 +144,36 @@ def _pretrained(declared: declare.Declarations, experiment: declare.Experiment, 
     return max(found, key=shared).id if found else ""
 
 
-def _takes_timm(declared: declare.Declarations, name: str, protocol: str, profile: declare.ProfileName) -> bool:
-    """Whether the method takes timm's file of the backbone; not known where it is not built, or there are no classes.
+def _checked(declared: declare.Declarations, name: str, protocol: str, profile: declare.ProfileName) -> str:
+    """An id with `+`; from random weights, under the tables' name of its backbone.
+
+    Raises:
+        UserError: its method cannot take the backbone, or not timm's file of it.
+    """
+    tried = _tried(declared, name, protocol, profile)
+    if tried is None:
+        return name
+    if "@" not in name:
+        return backbones.name_of(name.partition("+")[0], tried.name)
+    experiment = declared.experiment(name)
+    role = weights.timm_role(experiment.backbone)
+    if tried.unfit and declared.recipe(experiment.recipe).override(profile).roles((role,)):
+        raise tried.unfit
+    return name
+
+
+def _tried(
+    declared: declare.Declarations, name: str, protocol: str, profile: declare.ProfileName
+) -> backbones.Tried | None:
+    """What the method makes of the backbone; None where the method is not built yet, or there are no classes.
 
     Raises:
         UserError: it cannot take the backbone.
     """
     entry = matrix.running_entry(declared, name, protocol, profile)
     if entry.experiment.method not in registry.available("method") or not entry.protocol.classes:
-        return False
-    return backbones.takes_timm(matrix.runs_of(declared, entry, profile, [0])[0])
+        return None
+    found = backbones.tried(matrix.runs_of(declared, entry, profile, [0])[0])
+    if found.remark:
+        print(f"profile {profile} builds {found.remark}: {found.parameters:,} parameters")
+    return found

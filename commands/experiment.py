@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import declare, matrix, plan, store
+from bench import backbones, declare, matrix, plan, registry, store
 from bench.data import source
 from bench.errors import UserError
 from bench.plan import Planned
@@ -91,7 +91,28 @@ def _asked(
         if profile == "quick" and not protocol.synthetic:
             protocol = declared.protocol(protocol.stand_in)
         found.append(Asked(experiment, protocol, tuple(matrix.runs_of(declared, entry, profile, seeds))))
+        if name.startswith("own/"):
+            _check_classes(declared, found[-1])
     return found
+
+
+def _check_classes(declared: declare.Declarations, asked: Asked) -> None:
+    """Refuse classes of one's own that a method cannot learn, before minutes of stages and reading.
+
+    Raises:
+        UserError: with the command of a declared experiment that knows nothing of the classes, where there is one.
+    """
+    experiment = declared.experiment(asked.experiment)
+    if experiment.method not in registry.available("method") or not asked.protocol.classes:
+        return  # the plan says so
+    try:
+        backbones.check_classes(asked.runs[0])
+    except UserError as error:
+        same = [one for one in declared.experiments.values() if one.method == experiment.method]
+        others = [one.id for one in same if one.options.get("prior") == "uniform"]
+        backbone = "".join(asked.experiment.partition("+")[1:])
+        way = f"give `--experiment {others[0]}{backbone} --protocol {asked.protocol.id}` instead" if others else ""
+        raise UserError(f"{asked.name}: {error.message}", way or error.hint) from None
 
 
 def _with_preprocessing(asked: Sequence[Asked], chosen: Mapping[str, str]) -> list[Asked]:

@@ -41,10 +41,11 @@ def main(args: argparse.Namespace) -> int:
         }  # fmt: skip
     if claim is None or claim.experiment:
         facts |= _entry_facts(declared, claim, args)
-    if claim is not None and table.batch_mean and claim.experiment and claim.metric == "accuracy":
+    size = next(column.batch_mean for column in table.columns if column.id == claim.column) if claim is not None else 0
+    if claim is not None and size and claim.experiment and claim.metric == "accuracy":
         whole = not declared.protocol(facts["protocol"]["id"]).subset_of  # a subset has no batches of its own
         results = store.results_folder(args.results, args.profile)
-        facts["batch means"] = _batch_means(table, facts["results"], results) if whole else []
+        facts["batch means"] = _batch_means(table, size, facts["results"], results) if whole else []
     if args.json:
         print(json.dumps(facts, indent=1, ensure_ascii=False))
     else:
@@ -58,7 +59,8 @@ def _printed(table: declare.Table, claim: declare.Claim) -> dict[str, str]:
         return {"printed": f"{claim.printed}{claim.unit}"}
     (row,) = (row for row in table.extra if row.id == claim.row)
     stood_for = f"{table.id}/{claim.instead_of}/{claim.column}"
-    unasked = "where that row lacks a weights file, or " * (row.run == "fallback")
+    unasked = "where that row lacks a weights file and no row of ours before this fills in, or "
+    unasked *= row.run == "fallback"
     return {
         "printed": f"not printed in the paper; instead of {stood_for} ({claim.printed}{claim.unit})",
         "why": row.why,
@@ -99,7 +101,7 @@ def _entry_facts(
         "protocol": {
             "id": protocol.id, "title": protocol.title, "classes": list(protocol.classes), "rule": protocol.rule,
             "counts": protocol.counts, "class counts": protocol.class_counts, "folds": protocol.folds,
-            "notes": protocol.notes, "access": protocol.access,
+            "notes": protocol.notes, "access": protocol.access, "test transform": protocol.test_transform,
         },
         "recipe": {"id": recipe.id, "profile": args.profile, "fields": _recipe_facts(recipe, args.profile)},
         "deviations": _deviations(recipe, run) + _not_printed(declared, experiment.id),
@@ -193,8 +195,8 @@ def _results(results: Path, experiment: str, protocol: str) -> list[dict[str, An
     ]
 
 
-def _batch_means(table: declare.Table, rows: list[dict[str, Any]], results: Path) -> list[str]:
-    """The compared accuracies as the authors' code averages them, one line per run."""
+def _batch_means(table: declare.Table, size: int, rows: list[dict[str, Any]], results: Path) -> list[str]:
+    """The compared accuracies as the authors' code averages them over batches of `size`, one line per run."""
     from bench.metrics import batch_mean, correctness
 
     found = []
@@ -203,10 +205,10 @@ def _batch_means(table: declare.Table, rows: list[dict[str, Any]], results: Path
         file = folder / f"predictions-{row['selection']}.parquet" if folder else None
         if row["selection"] != table.compare or file is None or not file.is_file():
             continue
-        mean = batch_mean(list(correctness(file).values()), table.batch_mean)
+        mean = batch_mean(list(correctness(file).values()), size)
         found.append(
             f"seed {row['seed']}, {row['selection']}: {100 * mean.value:.2f} as the authors' code averages (batches of "
-            f"{table.batch_mean}, the last of {mean.last}); {100 * mean.least:.2f} to {100 * mean.most:.2f} with the "
+            f"{size}, the last of {mean.last}); {100 * mean.least:.2f} to {100 * mean.most:.2f} with the "
             f"same number of right answers in another order; {100 * float(row['accuracy']):.2f} as correct / n"
         )
     return found

@@ -50,6 +50,8 @@ def main(args: argparse.Namespace) -> int:
     for role in asked:
         if role not in known:
             raise unknown("weights role", role, known)
+        if args.action != "fetch" and known[role].state == "missing":  # fetching asks the hub
+            _check_backbone(declared, role)
         if known[role].stage and args.action != "show":
             raise UserError(
                 f"'{role}' is no file: {known[role].stage} trains it", "run what needs it; it is trained first"
@@ -63,6 +65,24 @@ def main(args: argparse.Namespace) -> int:
     else:
         return _fetch(asked, args.offline, args.replace)
     return 0
+
+
+def _check_backbone(declared: declare.Declarations, role: str) -> None:
+    """A role made up for timm's file of a backbone is of a backbone that there is.
+
+    Raises:
+        UserError: neither timm nor an experiment knows the backbone, or timm no weights of such a tag.
+    """
+    backbone = role.removeprefix(weights.TIMM)
+    used = {one.backbone for one in declared.experiments.values()}
+    if backbone == role or role in weights.records() or backbone in used:
+        return
+    import timm
+
+    architecture, _, tag = backbone.partition(".")
+    tagged = timm.list_models(f"{architecture}.*", pretrained=True, include_tags=True) if tag else []
+    if not timm.is_model(architecture) or (tag and backbone not in tagged):
+        raise unknown("backbone", backbone, {*used, *(tagged or timm.list_models())}, sorted(used))
 
 
 # --------------------------------------------------------------------------------------------------------------- status

@@ -195,7 +195,7 @@ def test_a_profile_without_files_is_said_so(door: Any, capsys: pytest.CaptureFix
     words = ("--method", "tinynet", "--protocol", "tiny-4", "--backbone", "resnet18", "--plan", "--profile")
     assert door(*words, "short") == 0
     out = capsys.readouterr().out
-    assert "tinynet-stage in place of tinynet, which needs front-file" in out, "the profile goes without it"
+    assert "tinynet-stage in place of tinynet, as profile short goes without front-file\n" in out, "it is at hand"
     assert "tinynet-stage+resnet18: resnet18 from random weights, as profile short goes without pretrained files" in out
     assert door(*words, "paper", "--seeds", "0") == 0
     assert "runnable  tinynet+resnet18@timm:tiny-4" in capsys.readouterr().out
@@ -244,11 +244,39 @@ def test_a_method_says_before_anything_is_read_which_backbones_it_takes(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("id", [False, True])
+def test_a_miniature_is_told_and_has_the_tables_name(id: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["nresizer+deit_small_patch16_224"] if id else ["nresizer", "--backbone", "deit_small_patch16_224"]
+    words = ["--protocol", "ferplus-8@majority", "--profile", "quick", "--plan"]
+    assert run_all.main(["--experiment", *asked, *words]) == 0
+    out = capsys.readouterr().out
+    assert "profile quick builds a miniature of deit_small_patch16_224: " in out
+    assert "runnable  nresizer+deit_small_patch16:synth-ferplus-8" in out
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_file_for_images_of_another_size_is_refused_before_training(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--protocol", "ferplus-8@majority", "--profile", "paper", "--plan"]
+    asked = ["--experiment", "nresizer-scratch", "--backbone", "vit_tiny_patch16_384"]
+    says = "timm's weights of 'vit_tiny_patch16_384' are for images of 384 pixels, and the backbone gets 224 here"
+    run_all.main([*asked, *words])
+    assert f"nresizer-scratch+vit_tiny_patch16_384: vit_tiny_patch16_384 from random weights: {says}" in (
+        capsys.readouterr().out
+    )
+    place("timm-vit_tiny_patch16_384")
+    assert run_all.main([*asked, *words]) == 2
+    told = capsys.readouterr().err
+    assert f"{says}\n  -> take a backbone whose weights are for 224 pixels, such as vit_tiny_patch16_224, or" in told
+    assert run_all.main(["--experiment", "nresizer-scratch+vit_tiny_patch16_384@timm", *words]) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_a_method_that_takes_no_file_of_timm_is_not_given_one() -> None:
     """A file that is there for another method must not stop this one."""
     declared = declare.load()
     entry = matrix.running_entry(declared, "fervt+resnet18", "ferplus-8@majority", "quick")
-    assert not backbones.takes_timm(matrix.runs_of(declared, entry, "quick", [0])[0])
+    assert not backbones.tried(matrix.runs_of(declared, entry, "quick", [0])[0]).takes_timm
 
 
 # -------------------------------------------------------------------------------------------------------------- weights
@@ -275,6 +303,15 @@ def test_a_file_of_timm_needs_no_record(tmp_path: Path, capsys: pytest.CaptureFi
     assert "timm-resnet18.a1_in1k: 1 tensors to load, 3 in the file" in said("add", "timm-resnet18.a1_in1k", str(path))
     assert "timm-resnet18.a1_in1k here" in said("status")
     assert run_all.main(["weights", "show", "timm-../x"]) == 2
+    for word, role, says in (
+        ("show", "timm-resnet81", "unknown backbone 'resnet81'\n  -> did you mean resnet18"),
+        ("show", "timm-resnet18.a1_in2k", "unknown backbone 'resnet18.a1_in2k'\n  -> did you mean resnet18.a1_in1k"),
+        ("add", "timm-qqqqqqqq", "unknown backbone 'qqqqqqqq'\n  -> known: convit_small"),
+    ):
+        capsys.readouterr()
+        assert run_all.main(["weights", word, role, *([str(path)] if word == "add" else [])]) == 2
+        assert says in capsys.readouterr().err
+    assert "timm-swin_base" in said("show", "timm-swin_base"), "a name of the tables"
 
 
 @pytest.mark.usefixtures("own_cache")

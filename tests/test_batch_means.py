@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,17 @@ from bench.declare import Declarations
 pytest_plugins = ("helpers_engine",)
 
 
+def averaging(tables: str) -> str:
+    """The tables with every column a mean over batches of eight."""
+    found, columns = re.subn(r"(protocol: tiny-(4|half))\}", r"\1, batch_mean: 8}", tables)
+    assert columns == 4
+    return found
+
+
 @pytest.fixture
 def averaged(tiny: Declarations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Declarations:
     """The tiny tables, whose authors average batches of eight, with a finished run: the first 20 of 30 right."""
-    (tmp_path / "tiny.yaml").write_text(TABLES.replace("    where: Table ", "    batch_mean: 8\n    where: Table "))
+    (tmp_path / "tiny.yaml").write_text(averaging(TABLES))
     monkeypatch.setattr(declare, "table_files", lambda: [tmp_path / "tiny.yaml"])
     forget()
     run = finished(store.run_folder("a1"), {"last": [(3, 12)], "test-best": [(2, 20)]})
@@ -56,7 +64,23 @@ def test_a_subset_and_a_quoted_number_have_none(
     assert "batch means" not in shown("tiny-table1/theirs/four", tmp_path / "results", capsys)
 
 
-def test_only_tables_that_say_so_have_them(
+def test_only_columns_that_say_so_have_them(
     tiny: Declarations, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "batch means" not in shown("tiny-table1/ours/four", tmp_path, capsys)
+
+
+def test_the_neural_resizers_are_those_on_ferplus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Batches of 64 in every table; RAF-DB's 88.57 follows from no known number of images, so none is shown there."""
+    tables = declare.load().tables_of("nresizer")
+    assert len(tables) == 4
+    found: dict[str, set[int]] = {claim.protocol: set() for table in tables for claim in table.claims()}
+    for table in tables:
+        sizes = {column.id: column.batch_mean for column in table.columns}
+        for claim in table.claims():
+            found[claim.protocol].add(sizes[claim.column])
+    assert found == {"ferplus-8@majority": {64}, "raf-db-7": {0}}
+    assert shown("nresizer-table2/e/ferplus", tmp_path, capsys)["batch means"] == []  # no run there, but a place for it
+    assert "batch means" not in shown("nresizer-table4/ours/raf-db", tmp_path, capsys)
+    others = [table for table in declare.load().tables.values() if table.paper != "nresizer"]
+    assert not any(column.batch_mean for table in others for column in table.columns)

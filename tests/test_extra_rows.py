@@ -190,6 +190,47 @@ def test_fallbacks_run_on_real_data_where_a_file_is_missing(tmp_path: Path, monk
     assert asked(declared, "paper", "all") == ["plain", "spare"]
 
 
+TWO = """
+    extra:
+      - {id: near, title: Near, experiment: tiny-near, instead_of: ours, run: fallback, why: one file}
+      - {id: spare, title: Spare, experiment: tiny-plain, instead_of: ours, run: fallback, why: no file}
+"""
+NEAR = (
+    "  tiny-near: {method: tinynet, backbone: small, augmentation: none, recipe: tiny, options: {width: 9}, "
+    "weights: [%s]}\n"
+)
+
+
+@pytest.mark.parametrize("second", ["second", "second, third"])
+def test_of_several_fallbacks_the_first_with_its_files_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str
+) -> None:
+    tiny_with(tmp_path, weights="backbone")
+    text = (tmp_path / "tiny.yaml").read_text().replace(TINY_EXTRA.lstrip("\n"), TWO.lstrip("\n"))
+    (tmp_path / "tiny.yaml").write_text(text.replace("  tiny-plain:", NEAR % second + "  tiny-plain:", 1))
+    declared = declare.load_from([tmp_path / "tiny.yaml"], [tmp_path / "protocols.yaml"])
+    at_hand: set[str] = set()
+
+    def require(roles: tuple[str, ...]) -> None:
+        if set(roles) - at_hand:
+            raise UserError("absent")
+
+    monkeypatch.setattr(weights, "require", require)
+    assert asked(declared, "paper", "auto") == ["spare"]
+    at_hand |= {"second"}
+    assert asked(declared, "paper", "auto") == (["near"] if second == "second" else ["spare"])
+    assert asked(declared, "paper", "all") == ["near", "spare"]
+    assert asked(declared, "quick", "auto") == []
+    at_hand |= {"backbone"}
+    assert asked(declared, "paper", "auto") == []
+
+
+def test_where_every_fallback_lacks_a_file_the_last_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = TWO.replace("tiny-near", "tiny").replace("tiny-plain", "tiny")
+    monkeypatch.setenv("FERBENCH_CACHE", str(tmp_path))
+    assert asked(tiny_with(tmp_path, two, weights="backbone"), "paper", "auto") == ["spare"]
+
+
 def test_a_row_that_needs_no_file_has_no_fallback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "find", lambda role: None)
     assert asked(tiny_with(tmp_path), "paper", "auto") == []

@@ -108,6 +108,19 @@ def test_kept_images_are_those_of_the_front_rounded(fronted: Declarations) -> No
     assert float(wanted.float().mean()) < 0.8 * float(data.pixels.mean())
 
 
+def test_figures_get_no_more_images_at_a_time_than_training_did() -> None:
+    seen: list[int] = []
+
+    def halves(images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return images / 2
+
+    images = torch.rand(9, 1, 4, 4)
+    found = derived.rounding(Front(halves, "halves", 4)).apply(images)
+    assert seen == [4, 4, 1]
+    torch.testing.assert_close(found, (images / 2 * 255).round() / 255)
+
+
 def test_only_the_images_of_the_splits_are_made_and_in_the_index_order(fronted: Declarations, tmp_path: Path) -> None:
     protocol = fronted.protocol("tiny-4")
     data = source.open_data(protocol, None)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UserError
-from methods.nresizer.backbones import MINIATURES, NAMES, load_pretrained, make_backbone, timm_name
+from bench.errors import UnfitWeights, UserError
+from methods.nresizer.backbones import (
+    MINIATURES,
+    NAMES,
+    check_published,
+    load_pretrained,
+    make_backbone,
+    table_name,
+    timm_name,
+)
 from methods.nresizer.timm_names import to_current
 
 PRINTED = {  # millions with one Linear and 8 classes
@@ -123,6 +133,7 @@ def test_a_tag_names_weights_not_another_network() -> None:
         ("resnet81", "resnet18"),
         ("swin_small_patch4_window7_224.ms_in2k", "swin_small_patch4_window7_224.ms_in1k"),
         ("hf-hub:timm/resnet18", ""),
+        ("qqqqqqqqqqqq", "known: vit_small_patch16, deit_small_patch16"),
     ],
 )
 def test_unknown_backbones_are_refused_with_the_nearest(name: str, near: str) -> None:
@@ -138,12 +149,83 @@ def test_what_cannot_be_built_is_refused() -> None:
         make_backbone("vit_small_patch16", 37, 8, scale_down="quick")
     with pytest.raises(UserError, match=r"xcit_small_12_p16.*images of 37 pixels"):
         make_backbone("xcit_small_12_p16", 37, 8, scale_down="quick")
+    with torch.device("meta"), pytest.raises(UserError, match=r"maxvit_rmlp_pico_rw_256.*images of 56 pixels"):
+        make_backbone("maxvit_rmlp_pico_rw_256", 56, 8)
+
+
+@pytest.mark.parametrize("name", ["tnt_s_patch16_224", "mixer_b16_224", "gmlp_s16_224", "vit_tiny_patch16_224"])
+def test_patches_that_would_drop_the_border_are_refused(name: str) -> None:
+    """Whatever the model calls the module that cuts the image."""
     with torch.device("meta"):
-        with pytest.raises(UserError, match=r"maxvit_rmlp_pico_rw_256.*images of 56 pixels"):
-            make_backbone("maxvit_rmlp_pico_rw_256", 56, 8)
-        with pytest.raises(UserError, match="ends in a Conv2d"):
-            make_backbone("dla34", 64, 8)
-        assert make_backbone("dla34", 64, 8, head_hidden=0)(torch.zeros(2, 3, 64, 64)).shape == (2, 8)
+        with pytest.raises(UserError, match="patches of 16 pixels do not divide images of 56") as told:
+            make_backbone(name, 56, 7)
+        make_backbone(name, 64, 7)
+    assert "take another backbone, such as resnet18, or `--profile paper`" in told.value.hint
+    with torch.device("meta"), pytest.raises(UserError) as told:
+        make_backbone(name, 230, 7)
+    assert "--profile" not in told.value.hint, "images are large enough"
+
+
+@pytest.mark.parametrize(("name", "size"), [("volo_d1_224", 224), ("dla34", 64), ("dpn68", 64), ("levit_128s", 224)])
+def test_heads_of_other_kinds_train(name: str, size: int) -> None:
+    """VOLO has a second classifier on tokens; DLA and DPN classify with a convolution on features of one pixel."""
+    with torch.device("meta"):
+        net = make_backbone(name, size, 7, 16)
+        assert net.training
+        assert net(torch.zeros(2, 3, size, size)).shape == (2, 7)
+        plain = make_backbone(name, size, 7, 0)
+    assert any(isinstance(part, nn.BatchNorm1d) and part.num_features == 16 for part in net.modules())
+    assert plain(torch.zeros(2, 3, size, size, device="meta")).shape == (2, 7)
+    if name.startswith("volo"):
+        assert isinstance(net.aux_head, nn.Linear)
+
+
+def test_a_model_is_tried_at_its_own_size_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = timm.create_model
+
+    def broken(*words: Any, **more: Any) -> nn.Module:
+        net = made(*words, **more)
+        net.forward = lambda images: (net.forward_features(images), None)
+        return net
+
+    monkeypatch.setattr(timm, "create_model", broken)
+    with pytest.raises(UserError, match=r"test_resnet.*images of 160 pixels \(it gives no logits\)"):
+        make_backbone("test_resnet", 160, 7)
+
+
+def test_trying_a_model_changes_nothing() -> None:
+    torch.manual_seed(0)
+    net, drawn = make_backbone("test_resnet", 40, 7, 0), torch.rand(1)
+    torch.manual_seed(0)
+    plain, next_drawn = timm.create_model("test_resnet", num_classes=7), torch.rand(1)
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in net.state_dict().items())
+    assert torch.equal(drawn, next_drawn)
+    assert all(part.training and not part._forward_pre_hooks for part in net.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "says"),
+    [
+        ("vit_tiny_patch16_384", 224, "'vit_tiny_patch16_384' are for images of 384 pixels, and the backbone gets"),
+        ("vit_tiny_patch16_224", 224, ""),
+        ("vit_tiny_patch16_384", 384, ""),
+        ("xcit_nano_12_p16_384", 224, ""),  # no tensor depends on the size
+        ("resnet18", 56, ""),
+        ("vit_small_patch16", 224, ""),
+    ],
+)
+def test_published_weights_of_another_size_are_refused(name: str, size: int, says: str) -> None:
+    if not says:
+        check_published(name, size)
+        return
+    with pytest.raises(UnfitWeights, match=says) as told:
+        check_published(name, size)
+    assert "such as vit_tiny_patch16_224" in told.value.hint
+
+
+def test_one_network_has_one_name() -> None:
+    assert table_name("swin_base_patch4_window7_224.ms_in1k") == table_name("swin_base") == "swin_base"
+    assert [table_name(name) for name in ("resnet18.a1_in1k", "convit_small")] == ["resnet18", "convit_small"]
 
 
 @pytest.mark.parametrize("name", NAMES)

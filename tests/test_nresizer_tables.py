@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import pytest
 
 from bench import declare, extra, matrix, weights
 from bench.declare import Experiment
+from bench.errors import UserError
+from commands import chosen
 
 DECLARED = declare.load()
 TABLES = DECLARED.tables_of("nresizer")
@@ -122,8 +125,11 @@ def test_rows_without_files_differ_from_the_printed_ones_in_nothing_else() -> No
     kept = {"id", "note", "weights", "front", "pretraining"}
     for table in TABLES:
         fallback = {row.id for row in table.extra if row.run == "fallback"}
+        assert {name.rpartition("-own-sr")[1] or name.rpartition("-scratch")[1] for name in fallback} == {
+            "-own-sr", "-scratch",
+        }  # fmt: skip
         for claim in table.extra_claims():
-            if claim.row not in fallback:
+            if claim.row not in fallback or claim.row.endswith("-own-sr"):
                 continue
             ours = DECLARED.experiment(claim.experiment).model_dump(exclude=kept)
             printed = DECLARED.experiment(
@@ -204,6 +210,74 @@ def test_under_short_every_row_is_its_fallback(monkeypatch: pytest.MonkeyPatch) 
     assert extra.asked(DECLARED, TABLES, "paper", "auto") == []
 
 
+def only_at_hand(monkeypatch: pytest.MonkeyPatch, roles: set[str]) -> None:
+    def require(wanted: tuple[str, ...]) -> dict[str, Any]:
+        if set(wanted) - roles:
+            raise UserError(f"weights {sorted(set(wanted) - roles)} are not at hand")
+        return {}
+
+    monkeypatch.setattr(weights, "require", require)
+
+
+BACKBONES = {"swin-small-in1k", "swin-base-in22k"}
+
+
+@pytest.mark.parametrize(
+    ("files", "rows", "stands_in"),
+    [
+        (set(), ["a-scratch", "b-scratch", "c-scratch", "d-scratch", "e-scratch"], "nresizer-scratch"),
+        ({"dic-helen"}, ["a-scratch", "b-scratch", "c-scratch", "d-scratch", "e-scratch"], "nresizer-scratch"),
+        (BACKBONES, ["c-own-sr", "d-own-sr", "e-own-sr"], "nresizer-sr-synthfer"),
+        ({"swin-base-in22k"}, ["e-own-sr", "a-scratch", "b-scratch", "c-scratch", "d-scratch"], "nresizer-sr-synthfer"),
+        (BACKBONES | {"dic-helen"}, [], "nresizer"),
+    ],
+)
+def test_the_row_nearest_to_the_printed_one_runs_in_its_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: set[str], rows: list[str],
+    stands_in: str,
+) -> None:  # fmt: skip
+    only_at_hand(monkeypatch, files)
+    assert [claim.row for claim in extra.asked(DECLARED, [DECLARED.table("nresizer-table2")], "paper", "auto")] == rows
+    scratch = [claim.row for claim in extra.asked(DECLARED, [DECLARED.table("nresizer-table2")], "short", "auto")]
+    assert scratch == ["a-scratch", "b-scratch", "c-scratch", "d-scratch", "e-scratch"]
+    words = argparse.Namespace(method=["nresizer"], experiment=[], backbone=[], protocol=["ferplus-8@majority"])
+    assert list(chosen.experiments(DECLARED, words, "paper")) == [stands_in]
+    assert list(chosen.experiments(DECLARED, words, "short")) == ["nresizer-scratch"]
+    # with another backbone the file of its own plays no part
+    words.backbone = ["resnet18"]
+    front = "dic-helen" in files
+    assert list(chosen.experiments(DECLARED, words, "paper")) == [
+        f"{'nresizer' if front else 'nresizer-scratch'}+resnet18"
+    ]
+    assert "is the same as" not in capsys.readouterr().out
+
+
+def test_a_reader_is_sent_to_a_row_that_the_profile_can_run() -> None:
+    for table in TABLES:
+        for claim in (claim for claim in table.claims() if claim.experiment):
+            stop = extra.unanswerable(DECLARED, table, claim, "short")
+            assert stop is not None
+            assert stop.hint.endswith(", from scratch' below the table"), claim.cell
+
+
+def test_rows_about_the_augmentation_need_a_profile_that_leaves_it() -> None:
+    """Mirroring alone is then what every row trains with, so that these would be copies of the one they stand for."""
+    table = DECLARED.table("nresizer-table4")
+    printed = {"ours-as-printed", "ours-as-printed-scratch"}
+    rows = {
+        profile: {claim.row for claim in extra.asked(DECLARED, [table], profile, "all")} for profile in declare.PROFILES
+    }
+    assert printed <= rows["paper"]
+    assert not printed & (rows["short"] | rows["quick"])
+    assert rows["quick"] == {"ours-own-sr", "ours-scratch"}
+    left = extra.left_out(DECLARED, table, "quick")
+    assert left == {
+        "profile quick sets augmentation for all rows alike": ["ours as printed", "ours as printed, from scratch"]
+    }
+    left = extra.left_out(DECLARED, table, "short")
+    assert left["profile short sets augmentation for all rows alike"] == ["ours as printed, from scratch"]
+
+
 def test_quick_takes_the_prior_of_the_drawn_faces() -> None:
     """Their raters confuse other classes than FERPlus's do. Rows about the prior are then not what they say."""
     for name in ("nresizer-code", "nresizer-code-vanilla", "nresizer-paper"):
@@ -223,5 +297,5 @@ def test_figure_2_is_drawn_from_the_best_setting() -> None:
 
 def test_what_the_released_evaluation_does_can_be_measured() -> None:
     variants = DECLARED.protocol("ferplus-8@majority").variants
-    assert DECLARED.protocol(variants["augmented-test"]).test_transform == "augmentation"
+    assert DECLARED.protocol(variants["augmented-test"]).test_transform == "nresizer-code"
     assert DECLARED.protocol(variants["swapped-splits"]).counts == {"train": 25045, "val": 3137, "test": 3191}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bench import registry
 from bench.errors import UserError
 from bench.method import Context, Front, Votes
 from bench.weight_files import read_state
+from methods.nresizer import front as front_file
 from methods.nresizer.front import LOADERS, applications, fingerprint, make_front, resize
 from methods.nresizer.losses import prior_weighted
 from methods.nresizer.options import Options
@@ -243,6 +245,26 @@ def test_fewer_large_images_at_a_time(tmp_path: Path, size: int, batch: int) -> 
     front = front_of({"sr-real": write_superres(tmp_path)}, size=size, sr_input=size // 2)
     assert front is not None
     assert front.batch == batch
+
+
+def test_kept_images_go_by_the_methods_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changes the front's numbers changes those of its runs: one version stands for both."""
+    weights = {"sr-synthfer": write_superres(tmp_path)}
+    now = registry.find("method", "nresizer")
+    before = front_of(weights, 384)
+    assert before is not None
+    assert before.once.startswith(f"sr-synthfer version {now.version}, sha256 ")
+    monkeypatch.setattr(registry, "find", lambda kind, name: replace(now, version=now.version + 1))
+    after = front_of(weights, 384)
+    assert after is not None
+    assert after.once == before.once.replace(f"version {now.version},", f"version {now.version + 1},") != before.once
+
+
+@pytest.mark.parametrize(("free", "units"), [(139e9, 16), (24e9, 3), (1e9, 1)])
+def test_images_at_a_time_follow_from_free_memory(monkeypatch: pytest.MonkeyPatch, free: float, units: int) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), 141 * 10**9))
+    assert front_file._units(torch.device("cuda")) == units
+    assert front_file._units(torch.device("cpu")) == 1
 
 
 def test_super_resolution_without_its_file(tmp_path: Path) -> None:

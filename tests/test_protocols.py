@@ -59,7 +59,7 @@ def test_variants_are_other_ways_to_report_the_same_claim() -> None:
                 changed = other.model_copy(update={"test_transform": ""})
                 same = ("rule", "counts", "class_counts", "test_transform", "subset_of")
                 assert [getattr(changed, name) for name in same] == [getattr(p, name) for name in same]
-                assert other.test_transform == "augmentation"
+                assert other.test_transform == "nresizer-code"
             if variant in ("leak-free", "ran-raw"):
                 assert other.subset_of == (p.subset_of or p.id), name
             if variant == "leak-free":

@@ -55,8 +55,16 @@ def prepared(
 
 
 def rounding(front: Front) -> Front:
-    """The front computed for each batch, to the same numbers as where its images are kept: rounded to 8 bits."""
-    return replace(front, apply=lambda images: as_float(to_bytes(front.apply(images))))
+    """The front computed for each batch, to the same numbers as where its images are kept: rounded to 8 bits.
+
+    No more of them at a time than there, as they may need gigabytes each.
+    """
+
+    def apply(images: Tensor) -> Tensor:
+        parts = [images[start : start + front.batch] for start in range(0, len(images), front.batch)]
+        return torch.cat([as_float(to_bytes(front.apply(part))) for part in parts])
+
+    return replace(front, apply=apply)
 
 
 def to_bytes(images: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from bench.errors import UserError, unknown
 from bench.method import Context, Method, RecipeValues, Spec
 from bench.registry import method
 from bench.weight_files import read_state
-from methods.nresizer.backbones import load_pretrained
+from methods.nresizer.backbones import check_published, is_miniature, load_pretrained, table_name
 from methods.nresizer.front import LOADERS, make_front
-from methods.nresizer.model import NeuralResizer
+from methods.nresizer.model import NeuralResizer, backbone_size
 from methods.nresizer.options import Options
 from methods.nresizer.training import Training
 
@@ -26,9 +26,15 @@ def build(entry: Spec, recipe: RecipeValues, context: Context) -> Method:
     size = int(recipe["input_size"])
     front = make_front(options, size, context)
     net = NeuralResizer(len(context.classes), entry.backbone, size, options)
+    if entry.pretraining == "timm":
+        check_published(entry.backbone, backbone_size(size, options), options.scale_down)
     if not context.restoring:
         _load_backbone(net, entry, context)
-    return Training(net, options, front, recipe, context)
+    method = Training(net, options, front, recipe, context)
+    method.backbone = table_name(entry.backbone)
+    if is_miniature(entry.backbone, options.scale_down):
+        method.remark = f"a miniature of {entry.backbone}"
+    return method
 
 
 def _load_backbone(net: NeuralResizer, entry: Spec, context: Context) -> None:

@@ -14,7 +14,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UserError, unknown
+from bench.errors import UnfitWeights, UserError, unknown
 from bench.weight_files import load_strict
 from methods.nresizer.timm_names import to_current
 
@@ -29,7 +29,7 @@ NAMES = {
     "swin_large": "swin_large_patch4_window7_224",
 }
 SCALES = ("full", "short", "quick")
-HINT = "change input_size (or resize_factor, where the resizer makes these images), or take another backbone"
+OTHER = "resnet18"  # takes images of any size and any head
 
 
 def _vit(dim: int, depth: int, heads: int, **more: Any) -> dict[str, Any]:
@@ -81,18 +81,35 @@ def make_backbone(
         arguments["img_size"] = size
     try:
         net: nn.Module = timm.create_model(found, pretrained=False, num_classes=classes, **arguments)
-        if own is None or own.input_size[-1] != size:
-            _check_forward(net, size)
+        seen = _try(net, size, classes)
     except Exception as error:  # whatever a model of timm says to a size it was not made for
+        if torch.get_default_device().type == "meta":  # which may be the only thing that it cannot do
+            with torch.device("cpu"):
+                return make_backbone(name, size, classes, head_hidden, head_dropout, scale_down)
         problem = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         message = f"backbone '{name}' cannot be built for images of {size} pixels ({problem})"
-        raise UserError(message, HINT) from None
+        raise UserError(message, _hint(size)) from None
     _check_patches(net, name, size)
-    if architecture in MINIATURES and scale_down != "full":
+    if is_miniature(name, scale_down):
         _make_learnable(net)
     if head_hidden:
-        _replace_head(net, name, classes, head_hidden, head_dropout)
+        before = len(net.state_dict())
+        _replace_heads(net, seen, classes, head_hidden, head_dropout)
+        if len(net.state_dict()) == before:
+            message = f"backbone '{name}' has no classifier on pooled features that the released code's could stand for"
+            raise UserError(message, f"take another backbone, such as {OTHER}; in a table: head_hidden: 0")
     return net
+
+
+def is_miniature(name: str, scale_down: str) -> bool:
+    """Whether a smaller version of the family is built."""
+    return scale_down != "full" and timm_name(name).partition(".")[0] in MINIATURES
+
+
+def _hint(size: int) -> str:
+    """What users can do about a backbone that is not for images of so many pixels, and authors of tables."""
+    larger = ", or `--profile paper`, whose images are larger" * (size < 224)
+    return f"take another backbone, such as {OTHER}{larger}; in a table: input_size, resize_factor"
 
 
 @torch.no_grad()
@@ -133,26 +150,52 @@ def timm_name(name: str) -> str:
     found = NAMES.get(name, name)
     architecture, _, tag = found.partition(".")
     if not timm.is_model(architecture):
-        raise unknown("backbone", name, [*NAMES, *timm.list_models()])
+        raise unknown("backbone", name, [*NAMES, *timm.list_models()], [*NAMES, f"{OTHER} and every other of timm"])
     tagged = timm.list_models(f"{architecture}.*", pretrained=True, include_tags=True) if tag else []
     if tag and found not in tagged:
         raise unknown("backbone", name, tagged)
     return found
 
 
+def table_name(name: str) -> str:
+    """The tables' name of the network, without a tag of weights: one network has one name. Others' are as given."""
+    architecture = timm_name(name).partition(".")[0]
+    return next((ours for ours, timms in NAMES.items() if timms == architecture), architecture)
+
+
 def _check_patches(net: nn.Module, name: str, size: int) -> None:
-    """No pixels are left over at the border, which most transformers would drop without a word."""
-    patch = getattr(getattr(net, "patch_embed", None), "patch_size", 1)
-    side = max(patch) if isinstance(patch, tuple) else int(patch)
-    if size % side:
-        raise UserError(f"backbone '{name}': patches of {side} pixels do not divide images of {size}", HINT)
+    """No pixels are left over at the border, which most networks of patches would drop without a word.
+
+    Only what cuts the image itself: on inner maps the layers before have spread what is at the border.
+    """
+    for module in net.modules():
+        patch = getattr(module, "patch_size", None)
+        first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+        cuts = "Embed" in type(module).__name__ and patch and first is not None and first.in_channels == 3
+        if not cuts or getattr(module, "dynamic_img_pad", False):
+            continue
+        side = max(patch) if isinstance(patch, tuple) else int(patch)  # type: ignore[arg-type]
+        if size % side:
+            message = f"backbone '{name}': patches of {side} pixels do not divide images of {size}"
+            raise UserError(message, _hint(size))
 
 
 @torch.no_grad()
-def _check_forward(net: nn.Module, size: int) -> None:
-    """Let the network fail now rather than in its first step; one image of another size than timm's own."""
-    net.eval()(torch.zeros(1, 3, size, size))
+def _try(net: nn.Module, size: int, classes: int) -> dict[str, torch.Size]:
+    """Let the network fail now rather than in its first step: one image; the shape of what each classifier gets."""
+    seen: dict[str, torch.Size] = {}
+
+    def note(place: str) -> Any:
+        return lambda _, given: seen.update({place: given[0].shape})
+
+    hooks = [net.get_submodule(place).register_forward_pre_hook(note(place)) for place in _classifiers(net)]
+    logits = net.eval()(torch.zeros(1, 3, size, size))
     net.train()
+    for hook in hooks:
+        hook.remove()
+    if not isinstance(logits, Tensor) or logits.shape != (1, classes):
+        raise ValueError("it gives no logits")
+    return seen
 
 
 def _classifiers(net: nn.Module) -> list[str]:
@@ -161,21 +204,22 @@ def _classifiers(net: nn.Module) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _replace_head(net: nn.Module, name: str, classes: int, hidden: int, dropout: float) -> None:
-    """Two-layer classifiers in the place of timm's Linear ones; the module around them keeps its pooling."""
-    for place in _classifiers(net):
-        linear = net.get_submodule(place)
-        if not isinstance(linear, nn.Linear):
-            message = f"backbone '{name}' ends in a {type(linear).__name__}, not a Linear, so its head stays as it is"
-            raise UserError(message, "set the option head_hidden to 0")
+def _replace_heads(net: nn.Module, seen: Mapping[str, torch.Size], classes: int, hidden: int, dropout: float) -> None:
+    """Two-layer classifiers in the place of timm's on pooled features; the module around them keeps its pooling.
+
+    A Conv2d on features of one pixel is a Linear. A second classifier that sees every token (VOLO) stays timm's own.
+    """
+    for place, shape in seen.items():
+        if shape[2:].numel() != 1:
+            continue
         head = nn.Sequential(
-            nn.Linear(linear.in_features, hidden),
+            nn.Linear(shape[1], hidden),
             nn.BatchNorm1d(hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(hidden, classes),
         )
-        net.set_submodule(place, head)
+        net.set_submodule(place, head if len(shape) == 2 else nn.Sequential(nn.Flatten(), *head))
 
 
 def load_pretrained(net: nn.Module, state: Mapping[str, Tensor], what: str) -> int:
@@ -192,3 +236,28 @@ def load_pretrained(net: nn.Module, state: Mapping[str, Tensor], what: str) -> i
         UserError: some other tensor has no place or some place no tensor; names them.
     """
     return load_strict(net, to_current(state), what, ignore=[f"{place}." for place in _classifiers(net)])
+
+
+def check_published(name: str, size: int, scale_down: str = "full") -> None:
+    """What timm publishes for the model fits the network at `size`; not known, and left to loading, of miniatures.
+
+    Raises:
+        UnfitWeights: it is for images of another size, on which its tensors' shapes depend.
+    """
+    found = timm_name(name)
+    own = timm.get_pretrained_cfg(found)
+    if own is None or not own.fixed_input_size or own.input_size[-1] == size or is_miniature(name, scale_down):
+        return
+    published = int(own.input_size[-1])
+    if _shapes(found, published) == _shapes(found, size):
+        return
+    message = f"timm's weights of '{name}' are for images of {published} pixels, and the backbone gets {size} here"
+    sibling = found.partition(".")[0].replace(str(published), str(size))
+    other = sibling if timm.is_model(sibling) and str(size) in sibling else OTHER
+    raise UnfitWeights(message, f"take a backbone whose weights are for {size} pixels, such as {other}")
+
+
+def _shapes(found: str, size: int) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        net = timm.create_model(found, pretrained=False, img_size=size)
+    return {name: value.shape for name, value in net.state_dict().items()}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench import registry
 from bench.errors import UserError
 from bench.method import Context, Front, require_weights
 from bench.weight_files import read_state
@@ -23,8 +24,9 @@ LOADERS: dict[str, Callable[[Mapping[str, Tensor], str], nn.Module]] = {
     "sr-synthfer": network.from_state,
     "sr-real": network.from_state,
 }
-VERSION = 1  # of what this file and those networks compute: raise it when their numbers change, images are kept by it
-PIXELS = {"cpu": 384**2, "cuda": 16 * 384**2}  # that come out at a time: DIC needs 1.7 GB for 384 x 384 of them
+PIXELS = 384**2  # of a unit of work: one at a time on a processor, up to MOST on an accelerator
+UNIT_BYTES = 1.7e9  # that DIC works in for a unit, on any device
+MOST = 16
 
 
 class SuperResolution:
@@ -71,9 +73,19 @@ def make_front(options: Options, size: int, context: Context) -> Front | None:
     path = require_weights(context, given[0])
     net = LOADERS[given[0]](read_state(path), f"{path} ({given[0]})").to(context.device)
     times = applications(int(net.scale), options.sr_input, size)
-    what = f"{given[0]} version {VERSION}, sha256 {fingerprint(net)}, {times} x on {options.sr_input} pixels"
-    batch = max(1, PIXELS.get(context.device.type, 384**2) // size**2)
+    # where this file or those networks compute other numbers, the method's version is raised: its runs change as well
+    version = registry.find("method", "nresizer").version
+    what = f"{given[0]} version {version}, sha256 {fingerprint(net)}, {times} x on {options.sr_input} pixels"
+    batch = max(1, _units(context.device) * PIXELS // size**2)
     return Front(SuperResolution(net, options.sr_input, times), what, batch)
+
+
+def _units(device: torch.device) -> int:
+    """How many images of PIXELS are computed at a time: a quarter of what memory is free, as other runs share it."""
+    if device.type != "cuda":
+        return 1
+    free, _ = torch.cuda.mem_get_info(device)
+    return min(MOST, max(1, int(free / 4 / UNIT_BYTES)))
 
 
 def applications(scale: int, small: int, size: int) -> int:

@@ -24,7 +24,7 @@ class NeuralResizer(nn.Module):
 
     def __init__(self, classes: int, backbone: str, size: int, options: Options) -> None:
         super().__init__()
-        inner = size if options.down == "none" else resized_side(size, options.resize_factor)
+        inner = backbone_size(size, options)
         self.stn = STN(size) if options.stn else nn.Identity()
         self.res = _resizer(options)
         self.model = make_backbone(
@@ -37,6 +37,11 @@ class NeuralResizer(nn.Module):
     def resized(self, images: Tensor) -> Tensor:
         """What the backbone sees of normalised images (B, 3, S, S): (B, 3, s, s) at its own size."""
         return self.res(self.stn(images))
+
+
+def backbone_size(size: int, options: Options) -> int:
+    """Pixels of what the backbone sees, where the network's images have `size`."""
+    return size if options.down == "none" else resized_side(size, options.resize_factor)
 
 
 def _resizer(options: Options) -> nn.Module:

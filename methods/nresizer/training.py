@@ -51,6 +51,11 @@ class Training(Supervised):
         rest = [*self.net.res.parameters(), *self.net.model.parameters()]
         return [{"params": rest}, {"params": list(self.net.stn.parameters()), "rate": self.options.stn_rate}]
 
+    def check_classes(self) -> None:
+        """Refuse classes that FERPlus lacks, where the loss takes its prior."""
+        if self.recipe["loss"] != "cross-entropy" and self.options.prior == "ferplus-train-votes":
+            for_classes(self.context.classes)
+
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         if self.recipe["loss"] == "cross-entropy":
             return super().loss(images, targets)
