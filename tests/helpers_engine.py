@@ -335,11 +335,16 @@ def job_server(outside: Path) -> Iterator[Server]:
 
 
 def forget() -> None:
-    """Empty every cache that holds declarations or plug-ins."""
+    """Empty every cache that holds declarations or plug-ins, modules of an outside package among them.
+
+    Several folders hold a package of that name, each with plug-ins of its own.
+    """
     from bench import declare, registry
 
     declare.installed.cache_clear()
     registry.available.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tinyfer"]:
+        del sys.modules[name]
 
 
 @pytest.fixture
