@@ -84,7 +84,7 @@ def test_checkpoints_of_ours_stay_as_they_are() -> None:
 def test_what_is_no_neural_resizer_is_refused() -> None:
     file = of_the_release(small(0).state_dict())
     backbone = {name.removeprefix("model."): value for name, value in file.items() if name.startswith("model.")}
-    with pytest.raises(UserError, match=r"'patch_embed\.proj\.weight' and .* more"):
+    with pytest.raises(UserError, match=r"'patch_embed\.proj\.0\.weight' and .* more"):
         to_ours(backbone)
     with pytest.raises(UserError, match="no backbone"):
         to_ours({name: value for name, value in file.items() if name.startswith("res.")})
