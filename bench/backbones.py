@@ -94,26 +94,27 @@ def tried(run: Run) -> Tried:
     Raises:
         UserError: the method cannot take the backbone at all; says what it knows.
     """
-    built, pretrained = _built(run, "none"), _built(run, PRETRAINED)
-    if isinstance(built, UserError):
-        raise built
+    plain, pretrained = built(run, "none"), built(run, PRETRAINED)
+    if isinstance(plain, UserError):
+        raise plain
     return Tried(
         takes_timm=not isinstance(pretrained, UserError),
         unfit=pretrained if isinstance(pretrained, UnfitWeights) else None,
-        remark=built.remark,
-        name=built.backbone or run.entry.experiment.backbone,
-        parameters=sum(parameter.numel() for parameter in built.net.parameters()),
+        remark=plain.remark,
+        name=plain.backbone or run.entry.experiment.backbone,
+        parameters=sum(parameter.numel() for parameter in plain.net.parameters()),
     )
 
 
 def check_classes(run: Run) -> None:
     """Raise the method's UserError where it cannot be trained for the run's classes, whatever files are at hand."""
-    built = _built(run, "none")
-    if not isinstance(built, UserError):  # what else is wrong, its job says with the files that it is built from
-        built.check_classes()
+    found = built(run, "none")
+    if not isinstance(found, UserError):  # what else is wrong, its job says with the files that it is built from
+        found.check_classes()
 
 
-def _built(run: Run, pretraining: str) -> Method | UserError:
+def built(run: Run, pretraining: str) -> Method | UserError:
+    """The run's method with random weights, without memory where it can be; or why it cannot be built."""
     import torch
 
     from bench.method import Context, Spec

@@ -24,6 +24,8 @@ from bench.recipe import Declared, Recipe
 from bench.recipe import Override as Override
 from bench.recipe import ProfileName as ProfileName
 from bench.recipe import Sourced as Sourced
+from bench.report import Report as Report
+from bench.report import check_reports
 from bench.stages import check_stages
 from bench.table import SELECTIONS as SELECTIONS
 from bench.table import TRAINED_SELECTIONS as TRAINED_SELECTIONS
@@ -33,6 +35,7 @@ from bench.yaml_files import parse, read_yaml
 
 Kind = TypeVar("Kind")
 ROOT = Path(__file__).resolve().parent.parent
+STAGE = "stage:"  # begins what a figure says for the network of a stage
 
 
 class Protocol(Declared):
@@ -78,7 +81,9 @@ class Figure(Declared):
     A method's figure gets test images: `expression` names a class and one face of it is shown, faces each-class shows
     one of every class, all-test gives it the whole test split. A face shown is the first of its class that every
     network of the figure classifies correctly, else the first. `fallback` takes the place of `experiments` where a file
-    that those name is missing or the profile goes without it; its titles say what is not the paper's about them.
+    that those name is missing or the profile goes without it; its titles say what is not the paper's about them. In
+    place of an experiment either may name `stage:<role>`: that stage's network, which gets images of `protocol` too.
+    `drawn_with` names tables that the figure comes with, unasked, where all its networks are there by then.
     """
 
     id: str
@@ -86,8 +91,9 @@ class Figure(Declared):
     title: str
     where: str
     draw: str  # confusion, or the name of a method's registered figure
-    experiments: dict[str, str]  # title in the figure -> experiment
+    experiments: dict[str, str]  # title in the figure -> experiment, or stage:<role>
     fallback: dict[str, str] = {}
+    drawn_with: tuple[str, ...] = ()
     protocol: str
     expression: str = ""
     faces: Literal["", "each-class", "all-test"] = ""
@@ -113,6 +119,7 @@ class PaperFile(Declared):
     stages: dict[str, str] = Field(default_factory=dict)  # role -> the entry whose network fills it
     tables: list[Table] = Field(default_factory=list)
     figures: list[Figure] = Field(default_factory=list)
+    reports: list[Report] = Field(default_factory=list)
 
 
 class Entry(Declared):
@@ -152,6 +159,9 @@ class Declarations:
         self.figures = _unique(
             "figure", ((g.id, g.model_copy(update={"paper": f.paper.id})) for f in papers for g in f.figures)
         )
+        self.reports = _unique(
+            "report", ((r.id, r.model_copy(update={"paper": f.paper.id})) for f in papers for r in f.reports)
+        )
         self._check()
 
     def adding(self, protocols: Iterable[Protocol]) -> Declarations:
@@ -175,6 +185,7 @@ class Declarations:
                 )
             same[content] = experiment.id
         check_stages(self)
+        check_reports(self)
         for table in self.tables.values():
             for row in table.rows:
                 if bool(row.experiment) == bool(row.cited):
@@ -190,10 +201,17 @@ class Declarations:
             if bool(figure.expression) + bool(figure.faces) != (figure.draw != "confusion"):
                 raise UserError(f"figure '{figure.id}' needs either 'expression' or 'faces' (confusion: neither)")
             for name in (*figure.experiments.values(), *figure.fallback.values()):
-                self.experiment(name)
+                role = name.removeprefix(STAGE)
+                _get("stage", role, self.stages) if role != name else self.experiment(name)
+            for name in figure.drawn_with:
+                self.table(name)
 
     def table(self, name: str) -> Table:
-        return _get("table", name, self.tables)
+        if name in self.reports:
+            raise UserError(f"'{name}' is a table of our own: no paper prints its numbers", f"--table {name} runs it")
+        if name not in self.tables:
+            raise unknown("table", name, (*self.tables, *self.reports))
+        return self.tables[name]
 
     def recipe(self, name: str) -> Recipe:
         return _get("recipe", name, self.recipes)

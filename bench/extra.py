@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal, get_args
 
 from bench import matrix, weights
+from bench.data import source
 from bench.declare import Claim, Declarations, ProfileName, Table
 from bench.errors import UserError
 
@@ -13,23 +15,30 @@ Mode = Literal["auto", "all", "none"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 
-def asked(declared: Declarations, tables: Iterable[Table], profile: ProfileName, mode: Mode) -> list[Claim]:
+def asked(
+    declared: Declarations, tables: Iterable[Table], profile: ProfileName, mode: Mode, root: Path | None = None
+) -> list[Claim]:
     """The cells of extra rows that a command line asks for and the profile can answer.
 
     Args:
-        mode: auto: where a printed cell lacks an external file here, the first fallback row that has its own; never
-            under profile quick, which needs none. all: every extra row; none: none.
+        mode: auto: where a printed cell lacks an external file here, the first fallback row that has its own and the
+            images of its stages; never under profile quick, which needs none. all: every extra row; none: none.
+        root: the data root, where images of stages are looked for; None: they are taken to be there.
     """
     if mode == "none" or (mode == "auto" and profile == "quick"):
         return []
     found = []
+    copies = source.Copies(root) if root else None
     for table in tables:
         answered = [c for c in table.extra_claims() if unanswerable(declared, table, c, profile) is None]
-        found += answered if mode == "all" else _fallbacks(declared, table, answered, profile)
+        found += answered if mode == "all" else _fallbacks(declared, table, answered, profile, copies)
     return found
 
 
-def _fallbacks(declared: Declarations, table: Table, answered: Iterable[Claim], profile: ProfileName) -> list[Claim]:
+def _fallbacks(
+    declared: Declarations, table: Table, answered: Iterable[Claim], profile: ProfileName,
+    copies: source.Copies | None,
+) -> list[Claim]:  # fmt: skip
     """Of the cells of extra rows, one for each printed cell that lacks a file; where all lack theirs too, the last."""
     fallback = {row.id for row in table.extra if row.run == "fallback"}
     several: dict[tuple[str, str], list[Claim]] = {}
@@ -41,12 +50,29 @@ def _fallbacks(declared: Declarations, table: Table, answered: Iterable[Claim], 
         there = several.get((printed.row, printed.column), [])
         asks = bool(there) and matrix.has_profile(declared, printed, profile)
         if asks and _lacks_file(declared, printed, profile):
-            chosen.append(next((one for one in there if not _lacks_file(declared, one, profile)), there[-1]))
+            whole = (one for one in there if not _lacks_file(declared, one, profile))
+            chosen.append(next((one for one in whole if _has_images(declared, one, profile, copies)), there[-1]))
     return [claim for claim in table.extra_claims() if claim in chosen]  # in the order of the rows
 
 
 def _lacks_file(declared: Declarations, claim: Claim, profile: ProfileName) -> bool:
     return lacks_file(declared, claim.experiment, claim.protocol, profile)
+
+
+def _has_images(declared: Declarations, claim: Claim, profile: ProfileName, copies: source.Copies | None) -> bool:
+    """Whether the images of all stages behind a cell are at hand; without `copies` nobody looks."""
+    if copies is None:
+        return True
+    entry = matrix.running_entry(declared, claim.experiment, claim.protocol, profile)
+    behind = list(matrix.runs_of(declared, entry, profile, [0])[0].stages.values())
+    for run in behind:
+        behind += run.stages.values()
+    try:
+        for run in behind:
+            copies.check(run.entry.protocol, preprocessing=run.preprocessing)
+    except UserError:
+        return False
+    return True
 
 
 def lacks_file(declared: Declarations, experiment: str, protocol: str, profile: ProfileName) -> bool:
@@ -76,7 +102,8 @@ def unanswerable(declared: Declarations, table: Table, claim: Claim, profile: Pr
         rows = {row.id: row.title for row in table.extra if row.run == "fallback" and row.instead_of == claim.row}
         cells = [c for c in table.extra_claims() if c.row in rows and c.column == claim.column]
         titles = [rows[c.row] for c in cells if not matrix.goes_without(declared, c.experiment, profile)]
-        hint = f"see the row '{titles[0]}' below the table" if titles else "use --profile paper"
+        named = " or ".join(f"'{title}'" for title in titles)
+        hint = f"see the row {named} below the table" if titles else "use --profile paper"
         return UserError(f"profile {profile} goes without {', '.join(gone)}", hint)
     asked_rows = {row.id for row in table.extra if row.run == "asked"}
     scaled = _scaled(declared, table, claim, profile) if claim.row in asked_rows else ()

@@ -1,4 +1,4 @@
-"""One run in one process: data -> model -> train -> evaluate -> result.
+"""One run in one process, or in several that share its batches: data -> model -> train -> evaluate -> result.
 
 Started by an executor as `python -m bench.job SPEC.json`; exit status 0 done, 1 failed (traceback in error.txt),
 130 interrupted after writing a checkpoint.
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from bench import declare, loop, matrix, provenance, registry, store, weights
+from bench import declare, launch, loop, matrix, parallel, provenance, registry, store, weights
 from bench.checkpoints import Checkpoints
 from bench.data import derived, source
 from bench.errors import UserError
@@ -40,8 +40,9 @@ def main(arguments: list[str]) -> int:
     folder = store.run_folder(spec["key"])
     stop = _stop_when_asked()
     try:
-        with _locked(folder, stop):
-            if store.find_network(spec["key"]) is None:
+        spec["device"] = parallel.own_device(spec["device"])
+        with parallel.started(spec["device"]), _locked(folder, stop):
+            if parallel.from_first(lambda: store.find_network(spec["key"])) is None:
                 (folder / "result.json").unlink(missing_ok=True)  # its network is gone: no dependent may read the next
                 execute(spec, folder, stop)
         return 0
@@ -51,8 +52,9 @@ def main(arguments: list[str]) -> int:
         said = error.message if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         print(f"{traceback.format_exc()}\n{error}", file=sys.stderr)
         with contextlib.suppress(OSError, UserError):  # a full disk must not hide the error itself
-            # the first line is what the queue shows
-            store.write_text(folder / "error.txt", f"{said}\n\n{traceback.format_exc()}")
+            # the first line is what the queue shows; of several processes the first to fail is the cause
+            if parallel.size() == 1 or not (folder / "error.txt").exists():
+                store.write_text(folder / "error.txt", f"{said}\n\n{traceback.format_exc()}")
         return 1
 
 
@@ -67,6 +69,7 @@ def execute(spec: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambd
     root = Path(spec["data_root"]) if spec["data_root"] else None
     declared = declare.load(root)
     run = matrix.find_run(declared, spec)
+    launch.check(run, parallel.size())
     protocol = run.entry.protocol
     device = pick_device(spec["device"])
     data = source.open_data(protocol, root, bool(spec.get("skip_bad")), run.preprocessing)
@@ -78,7 +81,7 @@ def execute(spec: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambd
         )
 
     products = {role: _product(role, stage, spec["stages"][role]) for role, stage in run.stages.items()}
-    rows = source.splits_of(data.index, protocol, run.fold)
+    rows = source.splits_of(data.index, protocol, run.fold, run.recipe["train_splits"])
     steps = loop.steps_per_epoch(len(rows["train"]), int(run.recipe["batch_size"]))
     if run.checkpoint:
         rows = {"train": rows["train"][:0], "test": rows["test"]}
@@ -100,8 +103,9 @@ def execute(spec: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambd
         state = loop.evaluate_released(method, job, run.columns)
     else:
         state = loop.train(method, job)
-    _write_result(run, spec, data, rows, method, job, state, products, folder)
-    job.checkpoints.clear()
+    if parallel.first():
+        _write_result(run, spec, data, rows, method, job, state, products, folder)
+        job.checkpoints.clear()
 
 
 def pick_device(name: str) -> torch.device:
@@ -205,10 +209,12 @@ def _write_result(
     departures = _departures(run, data)
     store.write_json(folder / "manifest.json", {
         "machine": provenance.machine(), "code": codes, "torch_threads": torch.get_num_threads(),
-        "deterministic": job.device.type == "cpu", "weights": weights.hashes(run.weights), "stages": products,
+        "deterministic": job.device.type == "cpu", "processes": state.processes,
+        "backend": parallel.backend(job.device), "weights": weights.hashes(run.weights), "stages": products,
         "data": {
             "hash": data.hash, "images": len(data.index), "skipped": data.skipped, "preprocessing": shown,
             "folder": data.folder, "departures": list(departures),
+            "trained_on": {"splits": _trained_on(run, data), "images": len(rows["train"])},
         },
         "specification": {**spec, "data_root": "", "checkpoint": Path(spec.get("checkpoint", "")).name},
         **_front(method, job),
@@ -230,6 +236,12 @@ def _write_result(
         network_sha256=store.sha256_file(folder / store.NETWORK),
     )  # fmt: skip
     store.write_text(folder / "result.json", result.model_dump_json(indent=1) + "\n")
+
+
+def _trained_on(run: matrix.Run, data: source.Data) -> list[str]:
+    """The splits whose images were training images; none of a checkpoint that is evaluated, nor under folds."""
+    fixed = not run.checkpoint and not run.entry.protocol.folds
+    return [name for name in run.recipe["train_splits"] if (data.index["split"] == name).any()] if fixed else []
 
 
 def _front(method: Method, job: loop.Job) -> dict[str, Any]:
@@ -328,6 +340,8 @@ def _reporter(folder: Path, epochs: int) -> Callable[[int, int, int, float], Non
 
 
 def _progress(folder: Path, told: dict[str, float]) -> None:
+    if not parallel.first():
+        return
     temporary = folder / ".progress.tmp"
     with contextlib.suppress(OSError):  # progress is a courtesy; a full disk is the checkpoint's to report
         temporary.write_text(json.dumps({**told, "pid": os.getpid()}), encoding="utf-8")
@@ -345,19 +359,26 @@ def _stop_when_asked() -> Callable[[], bool]:
 
 @contextlib.contextmanager
 def _locked(folder: Path, stop: Callable[[], bool]) -> Iterator[None]:
-    """Hold the run folder alone; wait while another process trains the same run, unless asked to stop."""
+    """Hold the run folder alone; wait while another process trains the same run, unless asked to stop.
+
+    Of several processes that share a run the first holds it for all.
+    """
     lock = FileLock(folder / "lock")
-    while True:
-        try:
-            lock.acquire(timeout=0.5)
-            break
-        except Timeout:
-            if stop():
-                raise loop.Interrupted from None
+    while not parallel.from_first(lambda: _acquired(lock)):
+        if parallel.any_of(stop()):
+            raise loop.Interrupted
     try:
         yield
     finally:
         lock.release()
+
+
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0.5)
+    except Timeout:
+        return False
+    return True
 
 
 def _peak_memory(device: torch.device) -> float:
@@ -368,9 +389,10 @@ def _peak_memory(device: torch.device) -> float:
 
 
 def _device_name(device: torch.device) -> str:
+    shared = f", {parallel.size()} processes" if parallel.size() > 1 else ""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU {provenance.processor()} ({torch.get_num_threads()} threads)"
+        return torch.cuda.get_device_name(device) + shared
+    return f"CPU {provenance.processor()} ({torch.get_num_threads()} threads{shared})"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 Everything random is a function of (seed, epoch, step): the order of images, the augmentation draws, dropout. So a run
 continued from a checkpoint draws what the uninterrupted run would have drawn, and ends bit-identical on a CPU.
 Nothing inside an epoch waits for the device: losses are summed there and read once an epoch.
+Where several processes share a run (bench/parallel.py), batches hold the same images whatever their number, each
+process takes its part and draws by its rank: other augmentation than one process draws, else the same training.
 Bump LOOP_VERSION when a change here or in bench/method.py changes numbers.
 """
 
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench import parallel
 from bench.checkpoints import Checkpoints
 from bench.errors import UserError
 from bench.method import Front, Method
@@ -63,6 +66,7 @@ class State:
     train_seconds: float = 0.0
     threads: int = 0  # of the first start: sums are ordered by thread, so a resumed run keeps them
     codes: list[str] = field(default_factory=list)
+    processes: list[int] = field(default_factory=lambda: [1])  # that shared the run; of later starts where it changed
 
 
 class Interrupted(Exception):
@@ -80,6 +84,7 @@ def train(method: Method, job: Job) -> State:
         UserError: when a loss, or a measure of a stage, stops being finite.
     """
     state = _resume(method, job)
+    parallel.same_start(method.net)
     epochs, batch = int(job.recipe["epochs"]), int(job.recipe["batch_size"])
     steps = steps_per_epoch(len(job.train), batch)
     begun = epoch_begun = last_saved = time.monotonic()
@@ -91,16 +96,17 @@ def train(method: Method, job: Job) -> State:
         state.seconds += now - begun
         state.train_seconds += now - epoch_begun
         begun = epoch_begun = last_saved = now
-        job.checkpoints.save({"method": method.state_dict(), "loop": _plain(state)})
+        if parallel.first():
+            job.checkpoints.save({"method": method.state_dict(), "loop": _plain(state)})
 
     while state.epoch < epochs:
-        order = epoch_order(job, state.epoch)[: steps * batch]
+        order = parallel.share(epoch_order(job, state.epoch)[: steps * batch], batch)
         method.train()
         epoch_begun = rate_begun = time.monotonic()
         first_step = state.step
-        with closing(job.train.batches(order, batch, first_step)) as batches:
+        with closing(job.train.batches(order, batch // parallel.size(), first_step)) as batches:
             while state.step < steps:
-                if job.stop_requested():
+                if parallel.any_of(job.stop_requested()):
                     save()
                     raise Interrupted
                 if time.monotonic() - last_saved > job.checkpoint_seconds:
@@ -108,7 +114,7 @@ def train(method: Method, job: Job) -> State:
                 pixels, targets = next(batches)
                 generator = seed_step(job, state.epoch, state.step)
                 images = prepare(pixels, job.recipe, job.augment, generator, job.train.front)
-                losses = method.update(images, targets)
+                losses = parallel.mean_of(method.update(images, targets))
                 for name, loss in losses.items():
                     state.sums[name] = state.sums[name] + loss if name in state.sums else loss.clone()
                 state.step += 1
@@ -125,15 +131,10 @@ def _finish_epoch(method: Method, job: Job, state: State, steps: int, epoch_begu
     _refuse_infinite("training loss", record, state.epoch)
     state.train_seconds += time.monotonic() - epoch_begun
     method.train(False)
-    probabilities = {}
-    if method.classifies:
-        for name, split in job.evaluated.items():
-            probabilities[name] = evaluate(method, split, job.recipe, drawn=_drawn(job, state.epoch + 1, name))
-            record[f"{name}_accuracy"] = _accuracy(probabilities[name], split)
-    else:
-        for name, split in job.evaluated.items():
-            found = measure(method, split, job.recipe, _drawn(job, state.epoch + 1, name))
-            record |= {f"{name}_{what}": value for what, value in found.items()}
+    # one process evaluates and tells the others: what they do next may depend on it
+    found, probabilities = parallel.from_first(lambda: _evaluations(method, job, state.epoch + 1))
+    record |= found
+    if not method.classifies:
         _refuse_infinite("evaluation", record, state.epoch)
     state.epoch += 1
     state.step, state.sums = 0, {}
@@ -141,6 +142,21 @@ def _finish_epoch(method: Method, job: Job, state: State, steps: int, epoch_begu
     method.epoch_end(state.epoch, record.get("loss", 0.0), record.get("val_accuracy"))
     if method.classifies:
         _select(state, probabilities["test"], int(job.recipe["epochs"]), int(job.recipe["last_k"]))
+
+
+def _evaluations(method: Method, job: Job, epoch: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """What the splits give after an epoch: accuracies or a stage's measures by name, and probabilities by split."""
+    record: dict[str, float] = {}
+    probabilities = {}
+    for name, split in job.evaluated.items():
+        drawn = _drawn(job, epoch, name)
+        if method.classifies:
+            probabilities[name] = evaluate(method, split, job.recipe, drawn=drawn)
+            record[f"{name}_accuracy"] = _accuracy(probabilities[name], split)
+        else:
+            measured = measure(method, split, job.recipe, drawn)
+            record |= {f"{name}_{what}": value for what, value in measured.items()}
+    return record, probabilities
 
 
 def _refuse_infinite(what: str, record: Mapping[str, float], epoch: int) -> None:
@@ -321,8 +337,12 @@ def epoch_order(job: Job, epoch: int) -> Tensor:
 
 
 def seed_step(job: Job, epoch: int, step: int) -> torch.Generator:
-    """Seed the device's randomness for one step; returns the generator for augmentation."""
-    words = np.random.SeedSequence([job.seed, epoch, step]).generate_state(2, np.uint64)
+    """Seed the device's randomness for one step; returns the generator for augmentation.
+
+    Processes that share the step draw apart from each other; the first as one alone.
+    """
+    own = [] if parallel.first() else [parallel.rank()]
+    words = np.random.SeedSequence([job.seed, epoch, step, *own]).generate_state(2, np.uint64)
     torch.manual_seed(int(words[0] >> np.uint64(1)))
     return torch.Generator(job.device).manual_seed(int(words[1] >> np.uint64(1)))
 
@@ -330,10 +350,16 @@ def seed_step(job: Job, epoch: int, step: int) -> torch.Generator:
 def _resume(method: Method, job: Job) -> State:
     loaded = job.checkpoints.load()
     if loaded is None:
-        return State(threads=torch.get_num_threads(), codes=[job.code])
+        return State(threads=torch.get_num_threads(), codes=[job.code], processes=[parallel.size()])
     method.load_state_dict(loaded["method"])
-    plain = dict(loaded["loop"])
-    torch.set_num_threads(plain["threads"])
+    plain = {"processes": [1], **loaded["loop"]}  # a checkpoint of before there were several has none
+    if plain["processes"][-1] == parallel.size():
+        torch.set_num_threads(plain["threads"])
+    else:
+        plain["threads"] = torch.get_num_threads()
+        plain["processes"] = [*plain["processes"], parallel.size()]
+        message = f"{plain['processes'][-2]} processes shared this run before, now {parallel.size()}"
+        print(f"warning: {message}: the same batches, but other draws in them", file=sys.stderr)
     if job.code not in plain["codes"]:
         plain["codes"] = [*plain["codes"], job.code]
         print("warning: the code changed since this run's checkpoint; its manifest will list both", file=sys.stderr)

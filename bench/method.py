@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench import parallel
 from bench.errors import UserError, unknown
 from bench.weight_files import load_strict
 
@@ -134,6 +135,10 @@ class Method:
             UserError: names them.
         """
 
+    def parameter_parts(self) -> dict[str, int]:
+        """Part of the network -> its parameters, counted as the paper counts them where it prints numbers of them."""
+        return {}
+
     def load_released(self, state: Mapping[str, Tensor]) -> None:
         """Take weights that were trained elsewhere: of another run of ours; a method that knows how its authors name
         theirs takes those too.
@@ -198,13 +203,18 @@ class Supervised(Method):
             logits = self.net(images)
         return F.cross_entropy(logits.float(), targets, label_smoothing=float(self.recipe["label_smoothing"]))
 
-    def update(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def set_rate(self, optimizer: torch.optim.Optimizer, base: float) -> None:
+        """Give an optimizer its learning rate of the step at hand: `base` times warm-up and schedule."""
         scale = schedule_scale(self.recipe, self.steps, self.context.steps_per_epoch) * self.plateau_scale
-        for group in self.optimizer.param_groups:
-            group["lr"] = float(self.recipe["learning_rate"]) * scale * group.get("rate", 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = base * scale * group.get("rate", 1.0)
+
+    def update(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        self.set_rate(self.optimizer, float(self.recipe["learning_rate"]))
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(images, targets)
         loss.backward()  # type: ignore[no-untyped-call]
+        parallel.mean_gradients(self.net.parameters())
         self.optimizer.step()
         self.steps += 1
         return {"loss": loss.detach()}

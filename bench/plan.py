@@ -109,11 +109,15 @@ class Planner:
         self._manifests: dict[tuple[str, str], dict[str, Any] | None] = {}
         self._weights: dict[tuple[str, ...], dict[str, str]] = {}
 
-    def stop(self, run: Run) -> UserError | None:
-        """What stops a run here, or None: what stops its entry, votes it would learn from, or a stage that it needs."""
-        found = self.blocker(run.entry, run.weights, run.preprocessing) or self._no_votes(run)
+    def stop(self, run: Run, votes: bool = True) -> UserError | None:
+        """What stops a run here, or None: what stops its entry, votes it would learn from, or a stage that it needs.
+
+        Args:
+            votes: False leaves out the votes, which only what was read before can tell: it opens the data's adapter.
+        """
+        found = self.blocker(run.entry, run.weights, run.preprocessing) or (self._no_votes(run) if votes else None)
         for role, stage in run.stages.items():
-            behind = self.stop(stage) if found is None else None
+            behind = self.stop(stage, votes) if found is None else None
             if behind is not None:
                 found = UserError(f"stage {role} ({stage.entry.id}): {behind.message}", behind.hint)
         return found
@@ -258,7 +262,9 @@ def _seconds(run: Run, manifest: dict[str, Any] | None, rates: Rates) -> float |
     if run.checkpoint:
         images = counts.get("test", 0)  # forward passes alone, so this is an upper bound
     else:
-        images = int(run.recipe["epochs"]) * (manifest["train"][run.fold] if manifest else counts.get("train", 0))
+        per_epoch = manifest["train"][run.fold] if manifest else counts.get("train", 0)
+        per_epoch += counts.get("val", 0) if "val" in run.recipe["train_splits"] else 0
+        images = int(run.recipe["epochs"]) * per_epoch
     size = int(run.recipe["input_size"])
     profiles = [run.profile] if run.profile == "quick" else [run.profile, "paper", "short"]
     names = (run.entry.experiment.id, run.entry.experiment.method)

@@ -1,4 +1,4 @@
-"""The local queue: one subprocess for each run, so many at a time, failures kept to themselves.
+"""The local queue: a subprocess for each run (or several that share it), so many at a time, failures kept apart.
 
 A job's whole contract is files: it is given a JSON specification, writes progress.json while it runs and result.json or
 error.txt at its end. So the queue can die at any moment without losing anything.
@@ -27,13 +27,14 @@ PATIENCE_SECONDS = 60.0  # for a job to write its checkpoint when it is asked to
 class Task:
     """One run to execute: its key, how messages call it, its specification, and the keys of tasks it waits for.
 
-    Keys in `after` that are no task of the queue are taken as done.
+    Keys in `after` that are no task of the queue are taken as done. `processes` share the run, on GPUs one each.
     """
 
     key: str
     name: str
     specification: dict[str, Any]
     after: tuple[str, ...] = ()
+    processes: int = 1
 
 
 @dataclass
@@ -53,6 +54,7 @@ class _Running:
     begun: float
     log: Path
     specification: Path
+    slots: tuple[int, ...]
 
 
 @dataclass
@@ -60,8 +62,8 @@ class Local:
     """Runs tasks on this machine, `slots` at a time.
 
     Args:
-        slots: jobs at once.
-        devices: device of each slot in turn ("cpu", "cuda:0", ...).
+        slots: jobs at once. A job of several processes takes a slot for each GPU, or one on the processor.
+        devices: device of each slot in turn ("cpu", "cuda:0", ...); as many GPUs as a task has processes.
         fail_fast: start nothing more after the first failure.
         report: called with every task's live progress, a few times a second.
     """
@@ -78,9 +80,9 @@ class Local:
         waiting, outcomes = list(tasks), []
         try:
             while waiting or self._running:
-                for slot in range(self.slots):
-                    if slot not in self._running and (task := self._next(waiting)):
-                        self._start(slot, task)
+                while (task := self._ready(waiting)) and (slots := self._places(task)):
+                    waiting.remove(task)
+                    self._start(slots, task)
                 for outcome in self._reap():
                     failed = outcome.status == "failed"
                     for told in (outcome, *(_dependents(outcome, waiting) if failed else ())):
@@ -96,22 +98,33 @@ class Local:
             self._stop()
         return outcomes
 
-    def _next(self, waiting: list[Task]) -> Task | None:
-        """Take out the first task that waits for none of the others; None when all of them wait."""
+    def _ready(self, waiting: Sequence[Task]) -> Task | None:
+        """The first task that waits for none of the others; None when all of them wait."""
         unfinished = {task.key for task in waiting} | {job.task.key for job in self._running.values()}
         ready = next((task for task in waiting if unfinished.isdisjoint(task.after)), None)
-        if ready is not None:
-            waiting.remove(ready)
-        elif waiting and not self._running:
+        if ready is None and waiting and not self._running:
             raise ValueError(f"tasks wait for each other: {', '.join(task.name for task in waiting)}")
         return ready
 
-    def _start(self, slot: int, task: Task) -> None:
+    def _device(self, slot: int) -> str:
+        return self.devices[slot % len(self.devices)]
+
+    def _places(self, task: Task) -> tuple[int, ...]:
+        """Free slots for a task: one, or on GPUs one for each of its processes; () where they are not free."""
+        taken = {slot for job in self._running.values() for slot in job.slots}
+        free = {self._device(slot): slot for slot in reversed(range(self.slots)) if slot not in taken}
+        places = sorted(free.values())
+        wanted = task.processes if self.devices[0].startswith("cuda") else 1
+        if len(places) < wanted and not self._running:
+            raise ValueError(f"{task.name} needs {wanted} GPUs, here are {len(places)}")
+        return tuple(places[:wanted]) if len(places) >= wanted else ()
+
+    def _start(self, slots: tuple[int, ...], task: Task) -> None:
         folder = store.run_folder(task.key)
         folder.mkdir(parents=True, exist_ok=True)
         for stale in ("progress.json", "error.txt"):
             (folder / stale).unlink(missing_ok=True)
-        device = self.devices[slot % len(self.devices)]
+        device = ",".join(self._device(slot) for slot in slots)
         # another queue's job may hold the run's lock: its log goes on, and each queue has a specification of its own
         specification = folder / f"specification-{os.getpid()}-{id(self)}.json"
         store.write_json(specification, {**task.specification, "device": device})
@@ -119,11 +132,12 @@ class Local:
         with log.open("ab") as stream:
             stream.write(f"--- {provenance.now()} process {os.getpid()} starts a job on {device}\n".encode())
             stream.flush()
+            started = ["bench.job"] if task.processes == 1 else ["bench.launch", str(task.processes)]
             process = subprocess.Popen(
-                [sys.executable, "-m", "bench.job", str(specification)],
-                stdout=stream, stderr=subprocess.STDOUT, env=_environment(self.slots), start_new_session=True,
+                [sys.executable, "-m", *started, str(specification)], stdout=stream, stderr=subprocess.STDOUT,
+                env=_environment(self.slots * task.processes // len(slots)), start_new_session=True,
             )  # fmt: skip
-        self._running[slot] = _Running(task, process, time.monotonic(), log, specification)
+        self._running[slots[0]] = _Running(task, process, time.monotonic(), log, specification, slots)
 
     def _reap(self) -> list[Outcome]:
         found = []
@@ -170,9 +184,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _environment(slots: int) -> dict[str, str]:
-    """Threads shared out among the slots; passive waiting, since spinning threads starve each other on shared cores."""
-    threads = max(1, cores() // slots)
+def _environment(processes: int) -> dict[str, str]:
+    """Threads shared out among processes; passive waiting, since spinning threads starve each other on shared cores."""
+    threads = max(1, cores() // processes)
     path = os.pathsep.join(filter(None, [str(declare.ROOT), os.environ.get("PYTHONPATH", "")]))
     return {
         **os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads),

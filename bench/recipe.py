@@ -79,6 +79,8 @@ class Recipe(Declared):
         values |= {name: field.value for name, field in self.fields.items() if not name.startswith("reading.")}
         if profile != "paper":
             values |= self.override(profile).fields
+        if values["votes"] and "val" in values["train_splits"]:  # the key holds the votes on training images alone
+            raise UserError(f"recipe '{self.id}' reads votes and trains on val", "leave out votes or train_splits")
         return values
 
     def override(self, profile: ProfileName) -> Override:
@@ -113,6 +115,7 @@ RECIPE_FIELDS: dict[str, Any] = {
     "loss": "cross-entropy",
     "label_smoothing": 0.0,
     "sampler": "shuffle",  # shuffle | balanced
+    "train_splits": ["train"],  # or [train, val]: on both where a protocol has val, which is then not evaluated
     "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225],
     "preprocessing": {},  # dataset -> profile of bench/data/preprocessing.yaml; empty: the dataset's own
@@ -124,10 +127,11 @@ RECIPE_FIELDS: dict[str, Any] = {
     "votes": False,  # whether the method reads the raters' votes on the training images; they are then part of the key
 }
 # What the fields with a fixed vocabulary may say. `loss` is the method's own.
-VOCABULARY: dict[str, tuple[str, ...]] = {
+VOCABULARY: dict[str, tuple[Any, ...]] = {
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("constant", "cosine", "step", "plateau", "exponential"),
     "sampler": ("shuffle", "balanced"),
+    "train_splits": (["train"], ["train", "val"]),
     "colour": ("rgb", "bgr"),
     "resize": ("bilinear", "bicubic"),
     "precision": ("fp32", "bf16"),
@@ -139,4 +143,4 @@ def check_field(name: str, value: Any) -> None:
     if name not in RECIPE_FIELDS and not name.startswith(("method.", "reading.")):
         raise ValueError(str(unknown("recipe field", name, RECIPE_FIELDS)))
     if name in VOCABULARY and value not in VOCABULARY[name]:
-        raise ValueError(str(unknown(name, str(value), VOCABULARY[name])))
+        raise ValueError(str(unknown(name, str(value), map(str, VOCABULARY[name]))))

@@ -1,4 +1,4 @@
-"""Names of methods, datasets, augmentations and figures, found without importing them.
+"""Names of methods, datasets, augmentations, figures and measures, found without importing them.
 
 A plug-in is a function or class under a decorator with literal arguments:
 
@@ -7,7 +7,8 @@ A plug-in is a function or class under a decorator with literal arguments:
 
 The registry reads those decorators from the source with `ast`, so that listing and planning never import torch, and
 imports the module only when the plug-in is used. Packages outside this one add theirs through the entry-point groups
-`ferbench.methods`, `ferbench.datasets`, `ferbench.augmentations` and `ferbench.figures`, each naming a module.
+`ferbench.methods`, `ferbench.datasets`, `ferbench.augmentations`, `ferbench.figures` and `ferbench.measures`, each naming
+a module.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any, Literal, TypeVar
 from bench.declare import ROOT
 from bench.errors import UserError, unknown
 
-Kind = Literal["method", "dataset", "augmentation", "figure"]
+Kind = Literal["method", "dataset", "augmentation", "figure", "measure"]
 Plugin = TypeVar("Plugin", bound=Callable[..., Any])
 # Where this package keeps its own plug-ins of each kind.
 HOMES: dict[Kind, str] = {
@@ -34,6 +35,7 @@ HOMES: dict[Kind, str] = {
     "dataset": "bench/data",
     "augmentation": "bench/data",
     "figure": "methods",
+    "measure": "methods",
 }
 
 
@@ -48,10 +50,20 @@ def _decorator(kind: Kind) -> Callable[..., Callable[[Plugin], Plugin]]:
     return named
 
 
-method = _decorator("method")
+def method(name: str, *, version: int, parallel: bool = False) -> Callable[[Plugin], Plugin]:
+    """Register a method.
+
+    Args:
+        parallel: several processes may share a run, a part of every batch each, to the same numbers: the loss is a mean
+            over images, nothing looks at the batch as a whole, and `update` averages gradients (bench/parallel.py).
+    """
+    return _decorator("method")(name, version=version)
+
+
 dataset = _decorator("dataset")
 augmentation = _decorator("augmentation")
 figure = _decorator("figure")
+measure = _decorator("measure")
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,7 @@ class Registered:
     attribute: str
     path: Path
     doc: str
+    parallel: bool = False
 
     def load(self) -> Any:
         """Import and return the plug-in."""
@@ -166,16 +179,16 @@ def _scan(kind: Kind, module: str, path: Path) -> Iterable[Registered]:
             continue
         for decorator in node.decorator_list:
             if isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name) and decorator.func.id == kind:
-                name, version = _literal_arguments(decorator, path)
+                name, version, parallel = _literal_arguments(decorator, path)
                 doc = (ast.get_docstring(node) or "").split("\n")[0]
-                yield Registered(kind, name, version, module, node.name, path, doc)
+                yield Registered(kind, name, version, module, node.name, path, doc, parallel)
 
 
-def _literal_arguments(call: ast.Call, path: Path) -> tuple[str, int]:
+def _literal_arguments(call: ast.Call, path: Path) -> tuple[str, int, bool]:
     try:
         (name,) = [ast.literal_eval(argument) for argument in call.args]
-        (version,) = [ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg == "version"]
-        return str(name), int(version)
-    except ValueError:
+        more = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        return str(name), int(more["version"]), bool(more.get("parallel", False))
+    except (ValueError, KeyError):
         message = f"{path}:{call.lineno}: a registration needs a literal name and version"
         raise UserError(message, 'write @method("name", version=1)') from None

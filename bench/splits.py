@@ -25,7 +25,7 @@ class Split:
     """Images of one split and their labels, on the device.
 
     Attributes:
-        labels: class indices, int64 (N,); of a stage, its protocol's targets, float32 (N, ...).
+        labels: class indices, int64 (N,); of a stage, its protocol's targets, float32 (N, ...) or int64 (N,).
         images: uint8 (N, H, W) or (N, H, W, 3) on the device, or the file to read them from, batch by batch, where they
             do not fit.
         rows: int64 (N,), where the split's images are in that file.

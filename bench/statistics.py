@@ -110,6 +110,22 @@ def wilson(k: float, n: float, z: float = Z) -> tuple[float, float]:
     return (0.0 if k == 0 else max(0.0, centre - half)), (1.0 if k == n else min(1.0, centre + half))
 
 
+def bootstrap(values: np.ndarray, per: np.ndarray | None = None, draws: int = 2000) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of a mean over images, or of the ratio of two means over the same images.
+
+    The draws are always the same, so that a table drawn again has the same digits.
+
+    Args:
+        values: (N,), N > 0.
+        per: (N,), of the denominator.
+    """
+    count = len(values)
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=draws)
+    means = drawn @ values / (count if per is None else drawn @ per)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
+
+
 def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and standard deviation (n - 1) of at least one value; the deviation is None for a single one."""
     if not values:

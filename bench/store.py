@@ -174,6 +174,11 @@ def results_folder(base: str | Path, profile: str) -> Path:
     return Path(base) / "quick" if profile == "quick" else Path(base)
 
 
+def results_base(folder: Path, profile: str) -> Path:
+    """The folder that `results_folder` was given: for what is the same under every profile."""
+    return folder.parent if profile == "quick" else folder
+
+
 def run_folder(key: str) -> Path:
     """The working folder of a run."""
     return cache_root() / "runs" / key

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Collection
 
 from bench import declare, matrix, variants
 
@@ -56,10 +57,12 @@ def add_checkpoint(parser: argparse._ArgumentGroup) -> None:
 
 
 def tables_asked(
-    declared: declare.Declarations, args: argparse.Namespace, everything: bool, profile: declare.ProfileName
-) -> list[declare.Table]:
-    """The tables of --table and --paper (or all), under --variant those that it concerns."""
-    tables = matrix.selected_tables(declared, args.table, args.paper, everything)
+    declared: declare.Declarations, args: argparse.Namespace, everything: bool, profile: declare.ProfileName,
+    besides: Collection[str] = (),
+) -> list[declare.Table]:  # fmt: skip
+    """The tables of --table (but those named `besides`) and --paper, or all; under --variant those that it concerns."""
+    names = [name for name in args.table if name not in besides]
+    tables = matrix.selected_tables(declared, names, args.paper, everything)
     if not args.variant:
         return tables
     found = variants.reported_on(declared, tables, args.variant, profile)

@@ -15,7 +15,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print declared contradictions, then computed ones."""
     declared = declare.load()
-    for name in args.paper or declared.papers:
+    printed = {table.paper for table in declared.tables.values()}
+    for name in args.paper or [name for name in declared.papers if name in printed]:
         declared.tables_of(name)
         paper = declared.papers[name]
         print(f"{name}: {paper.title} ({paper.venue}, {paper.year})")

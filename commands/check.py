@@ -28,6 +28,9 @@ def main(args: argparse.Namespace) -> int:
     for claim in declared.claims():
         for profile in declare.PROFILES if claim.experiment else ():
             tables.setdefault((claim.experiment, matrix.scored_protocol(declared, claim, profile)), claim.table)
+    for report in declared.reports.values():
+        for experiment in report.experiments.values():
+            tables.setdefault((experiment, report.protocol), report.id)
     profiles = (args.profile,) if args.profile else ("paper", "short")
     runs = store.results_folder(args.results, profiles[0]) / "runs.csv"
     rows = [row for row in collect.read_rows(Path(args.baseline)) if row.get("profile") in profiles]

@@ -15,6 +15,7 @@ from bench.errors import UserError
 from bench.plan import Planned
 from commands.chosen import experiments
 from commands.compare import paired_lines
+from commands.devices import check_processes
 from commands.run import BLOCKED, DONE, FAILED, asked_preprocessing, carry_out, print_plan, recheck
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def main(
     planned = plan.plan(runs, root, results, args.force, args.skip_bad)
     if not args.plan:
         planned = recheck(planned, root, results, args)
+    check_processes(planned, args)
     print_plan(planned, detailed=args.plan)
     failed = False
     if not args.plan:

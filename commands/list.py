@@ -41,13 +41,20 @@ def _tables(declared: declare.Declarations, root: Path | None) -> None:
     for table in declared.tables.values():
         own = [claim for claim in table.claims() if claim.experiment]
         runs = matrix.expand(declared, own, "paper", [0])
-        real = sum(planner.stop(run) is None for run in runs)
+        real = sum(planner.stop(run, votes=False) is None for run in runs)
         quick = matrix.expand(declared, own, "quick", [0])
-        faces = sum(planner.stop(run) is None for run in quick)
+        faces = sum(planner.stop(run, votes=False) is None for run in quick)
         numbers = f"{len(own)} own of {len(table.claims())} numbers"
         numbers += f" + {len(table.extra)} rows" if table.extra else ""
         here = f"runs here: real {real}/{len(runs)}, synthetic {faces}/{len(quick)}"
         print(f"  {table.id:18} {numbers:30} {here}  {table.title}")
+    for report in declared.reports.values():
+        entries = [f"{experiment}:{report.protocol}" for experiment in report.experiments.values()]
+        asked = [declared.entry(entry) for entry in (*entries, *report.judges.values())]
+        runs = [matrix.runs_of(declared, entry, "paper", [0])[0] for entry in asked]
+        able = sum(planner.stop(run, votes=False) is None for run in runs)
+        numbers = f"{len(report.lines)} measures of {len(entries)} networks"
+        print(f"  {report.id:18} {numbers:30} runs here: {able}/{len(runs)}  {report.title} (ours)")
 
 
 def _methods(declared: declare.Declarations, root: Path | None) -> None:

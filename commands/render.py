@@ -12,11 +12,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import declare, extra, matrix, plan, store
+from bench import declare, extra, matrix, parameters, plan, store
 from bench.collect import CLASS_COLUMNS, RUN_COLUMNS, collect, kept_folders
 from bench.data.source import data_root
 from bench.errors import UserError
 from bench.plan import Planned
+from commands import reports
 from commands.arguments import add_variant, seed, tables_asked
 
 REAL: tuple[declare.ProfileName, ...] = ("paper", "short")
@@ -54,7 +55,8 @@ def main(args: argparse.Namespace) -> int:
     declared = declare.load(data_root(args.data_root))
     everything = not (args.table or args.paper)
     profile: declare.ProfileName = "quick" if args.profile == "quick" else "paper"
-    tables = tables_asked(declared, args, everything, profile)
+    ours = reports.reports_asked(declared, args, everything, profile)
+    tables = tables_asked(declared, args, everything, profile, declared.reports)
     seeds = args.seeds or ([0] if profile == "quick" else [0, 1, 2])
     results = store.results_folder(args.results, profile)
     shown = "" if args.quiet else args.format
@@ -63,7 +65,9 @@ def main(args: argparse.Namespace) -> int:
         for problem in collect(kept_folders(results), results, declared, root):
             print(f"warning: {problem}", file=sys.stderr)
     extras = extra.asked(declared, tables, profile, "all" if args.extra == "all" else "none")
-    draw(declared, tables, profile, results, seeds, args.selection, shown, root=root, extras=extras)
+    if tables or not args.table:
+        draw(declared, tables, profile, results, seeds, args.selection, shown, root=root, extras=extras)
+    reports.draw(ours, profile, results, shown, named=bool(args.table))
     return 0
 
 
@@ -100,7 +104,7 @@ def draw(
         selection=selection or "",
         folds={protocol.id: protocol.folds for protocol in declared.protocols.values()},
         stand_ins={protocol.id: protocol.stand_in for protocol in declared.protocols.values()},
-        parameters=None,
+        parameters=_parameters(declared, tables, store.results_base(results, profile)),
         blocked=_blocked(declared, tables, extras, profile, planned, root) if blocked is None else blocked,
         deviations=_deviations(declared, tables, profile) if blocked is None else {},
         correct=_answers(results),
@@ -141,8 +145,10 @@ def _blocked(
     for claim in (*claims, *extras):
         entry = matrix.running_entry(declared, claim.experiment, claim.protocol, profile)
         known = stopped.get((claim.experiment, entry.protocol.id))
-        if known:
-            stop: UserError | None = UserError(known.reason, known.unblock)
+        if claim.metric.startswith("parameters"):
+            stop: UserError | None = planner.built(entry.experiment)  # counting needs no data
+        elif known:
+            stop = UserError(known.reason, known.unblock)
         elif matrix.has_profile(declared, claim, profile):
             stop = planner.stop(matrix.runs_of(declared, entry, profile, [0])[0])
         else:
@@ -153,6 +159,16 @@ def _blocked(
         if stop is not None:
             found[claim.experiment, claim.protocol] = _told(stop)
     return found
+
+
+def _parameters(
+    declared: declare.Declarations, tables: Sequence[declare.Table], base: Path
+) -> dict[tuple[str, str], float]:
+    """(experiment, part) -> millions; says which counts are of other networks than today's."""
+    for table in tables:
+        for problem in parameters.outdated(declared, base, parameters.asked(table.claims())):
+            print(f"warning: {problem}; `python run_all.py --table {table.id}` counts again", file=sys.stderr)
+    return {place: number / 1e6 for place, number in parameters.known(declared, base).items()}
 
 
 def _unanswerable(

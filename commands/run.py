@@ -8,16 +8,18 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench import declare, extra, matrix, plan, store
+from bench import declare, extra, launch, matrix, plan, store
 from bench.collect import collect
 from bench.data.source import data_root
 from bench.errors import UserError
 from bench.plan import Planned
-from bench.queue import Local, Outcome, Task, cores
-from commands import render
+from bench.queue import Local, Outcome, Task
+from commands import render, reports
 from commands.arguments import add_checkpoint, add_variant, count, device, seed, tables_asked
-from commands.figures import draw_figures, figure_runs, figures_of
+from commands.devices import check_processes, slots_of
+from commands.figures import draw_figures, figure_runs, figures_of, unasked
 from commands.filters import filtered, passes
+from commands.parameters import count_parameters
 from commands.progress import Progress, duration
 
 DONE, FAILED, BLOCKED = 0, 1, 3
@@ -63,6 +65,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--jobs", type=count, help="runs at once (default: one per GPU, or one per CPU core in profile quick)"
     )
+    how.add_argument(
+        "--processes",
+        type=count,
+        default=1,
+        metavar="N",
+        help="processes for each run whose method can be split, on GPUs one each (default: 1)",
+    )
     how.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1")
     how.add_argument("--data-root", help="folder holding the datasets (else FERBENCH_DATA)")
     how.add_argument("--results", default="results", help="folder for CSVs and tables (default: results)")
@@ -100,11 +109,14 @@ def main(args: argparse.Namespace) -> int:
     if args.checkpoint:
         from commands import checkpoint
 
+        if args.processes > 1:
+            raise UserError("--processes shares training; a checkpoint is evaluated in one", "leave --processes out")
         return checkpoint.main(declared, args, root)
     if args.checkpoint_classes or args.colour:
         raise UserError("--checkpoint-classes and --colour are for --checkpoint", "a recipe has its own colour order")
     profile = args.profile or ("paper" if root else "quick")
-    tables = [] if alone else tables_asked(declared, args, args.all, profile)
+    ours = [] if alone else reports.reports_asked(declared, args, args.all, profile)
+    tables = [] if alone else tables_asked(declared, args, args.all, profile, declared.reports)
     seeds = list(dict.fromkeys(args.seeds or ([0, 1, 2] if profile == "paper" else [0])))
     results = store.results_folder(args.results, profile)
     if profile == "quick":
@@ -115,27 +127,38 @@ def main(args: argparse.Namespace) -> int:
         return experiment.main(declared, args, root, profile, seeds, results)
     figures = figures_of(declared, tables) if args.figures else []
     asked = asked_preprocessing(args)
-    extras = extra_cells(declared, args, tables, profile)
+    extras = extra_cells(declared, args, tables, profile, root)
     claims = [claim for table in tables for claim in table.claims()] + extras
-    runs = matrix.with_preprocessing(wanted_runs(declared, args, claims, figures, profile, seeds), asked)
+    runs = wanted_runs(declared, args, claims, figures, profile, seeds, root)
+    runs += reports.report_runs(declared, args, ours, profile, seeds)
+    runs = matrix.with_preprocessing(runs, asked)
     planned = plan.plan(runs, root, results, args.force, args.skip_bad)
     if not args.plan:
         planned = recheck(planned, root, results, args)
+    check_processes(planned, args)
     print_plan(planned, detailed=args.plan)
     print_extra(declared, args, tables, extras, profile)
     unanswered = print_unanswered(declared, args, tables, extras, profile, root)
     blocked = bool(unanswered) or any(p.status == "blocked" for p in planned)
+    uncounted = count_parameters(declared, args, claims, profile, store.results_base(results, profile))
     if args.plan:
         return BLOCKED if blocked else DONE
     planned, failed = carry_out(planned, declared, root, results, args)
     # a shortened recipe asks for no seeds of its own; the table stands for the paper's profile
     shown = [0, 1, 2] if profile == "short" else seeds
-    render.draw(
-        declared, tables, profile, results, shown, args.selection, args.format, planned=planned, root=root,
-        extras=extras,
-    )  # fmt: skip
-    draw_figures(declared, figures, profile, results, root, seeds[0], asked, args.device)
-    return FAILED if failed else BLOCKED if blocked else DONE
+    if tables:
+        render.draw(
+            declared, tables, profile, results, shown, args.selection, args.format, planned=planned, root=root,
+            extras=extras,
+        )  # fmt: skip
+    reports.measure(declared, args, ours, profile, seeds, results, root)
+    reports.draw(ours, profile, results, args.format, named=True)
+    if args.figures:
+        draw_figures(declared, figures, profile, results, root, seeds[0], asked, args.device)
+    else:
+        coming = unasked(declared, tables)
+        draw_figures(declared, coming, profile, results, root, seeds[0], asked, args.device, if_ready=True)
+    return FAILED if failed or uncounted else BLOCKED if blocked else DONE
 
 
 def carry_out(
@@ -169,20 +192,20 @@ def asked_preprocessing(args: argparse.Namespace) -> dict[str, str]:
 
 def extra_cells(
     declared: declare.Declarations, args: argparse.Namespace, tables: Sequence[declare.Table],
-    profile: declare.ProfileName,
+    profile: declare.ProfileName, root: Path | None,
 ) -> list[declare.Claim]:  # fmt: skip
     """The cells of rows that no paper prints which --extra and the filters ask for."""
-    found = extra.asked(declared, tables, profile, args.extra)
+    found = extra.asked(declared, tables, profile, args.extra, root)
     return [c for c in found if passes(args, matrix.running_entry(declared, c.experiment, c.protocol, profile))]
 
 
 def wanted_runs(
     declared: declare.Declarations, args: argparse.Namespace, claims: Sequence[declare.Claim],
-    figures: Sequence[declare.Figure], profile: declare.ProfileName, seeds: Sequence[int],
+    figures: Sequence[declare.Figure], profile: declare.ProfileName, seeds: Sequence[int], root: Path | None,
 ) -> list[matrix.Run]:  # fmt: skip
     """The unique runs behind the claims and figures that pass the filters."""
     runs = matrix.expand(declared, claims, profile, seeds)
-    runs += figure_runs(declared, figures, profile, seeds[0])
+    runs += figure_runs(declared, figures, profile, seeds[0], root)
     unique = list({run.identity: run for run in runs}.values())
     passing = filtered(declared, args, unique)
     if unique and not passing:
@@ -268,13 +291,13 @@ def print_unanswered(
             continue
         scored = declared.protocol(matrix.scored_protocol(declared, claim, profile))
         stop: UserError | None = None
-        if not matrix.has_profile(declared, claim, profile):
+        if claim.metric.startswith("parameters"):
+            stop = planner.built(declared.experiment(claim.experiment))
+        elif not matrix.has_profile(declared, claim, profile):
             recipe = declared.experiment(claim.experiment).recipe
             stop = UserError(f"recipe '{recipe}' declares no profile '{profile}'", "use another --profile")
         elif unlike := extra.unanswerable(declared, table, claim, profile):
             stop = unlike
-        elif claim.metric.startswith("parameters"):
-            stop = planner.built(declared.experiment(claim.experiment))
         elif scored.subset_of:
             stop = planner.blocker(declare.Entry(experiment=declared.experiment(claim.experiment), protocol=scored), ())
         if stop is not None:
@@ -363,8 +386,9 @@ def execute(planned: Sequence[Planned], root: Path | None, results: Path, args: 
                 p.run, p.key, root, args.device, args.checkpoint_seconds, args.skip_bad, stages,
                 Path(args.checkpoint) if p.run.checkpoint else None,
             )  # fmt: skip
-            tasks.append(Task(p.key, p.run.name, specification, tuple(stages.values())))
-    devices, slots = _devices(args, planned)
+            processes = args.processes if launch.splits(p.run) else 1
+            tasks.append(Task(p.key, p.run.name, specification, tuple(stages.values()), processes))
+    devices, slots = slots_of(args, planned)
     progress = Progress(len(tasks))
     print(f"running {len(tasks)} on {', '.join(devices)}, {slots} at a time", flush=True)
     return Local(slots, devices, args.fail_fast, progress.update, progress.ended).run(tasks)
@@ -377,17 +401,3 @@ def start_anew(key: str, results: Path) -> None:
     kept = results / "runs" / key / "result.json"
     if kept.is_file():
         kept.rename(kept.with_name("result.superseded.json"))
-
-
-def _devices(args: argparse.Namespace, planned: Sequence[Planned]) -> tuple[list[str], int]:
-    """Devices of the slots, and how many slots."""
-    if args.device == "auto" and plan.has_gpu():
-        import torch
-
-        if torch.cuda.is_available():
-            devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-            return devices, args.jobs or len(devices)
-    if args.device.startswith("cuda"):
-        return [args.device], args.jobs or 1
-    quick = all(p.run.profile == "quick" for p in planned if p.status == "runnable" and not p.only_stage)
-    return ["cpu"], args.jobs or (min(cores(), 8) if quick else 1)

@@ -106,9 +106,21 @@ def _entry_facts(
         "recipe": {"id": recipe.id, "profile": args.profile, "fields": _recipe_facts(recipe, args.profile)},
         "deviations": _deviations(recipe, run) + _not_printed(declared, experiment.id),
         "size": _size(run),
-        "run": {**status, "profile": args.profile, "seed": args.seed, "folds": max(1, entry.protocol.folds)},
+        "run": {
+            **status, "profile": args.profile, "seed": args.seed, "folds": max(1, entry.protocol.folds),
+            "trained on": _trained_on(run),
+        },
         "results": _results(store.results_folder(args.results, args.profile), experiment.id, scored),
     }  # fmt: skip
+
+
+def _trained_on(run: matrix.Run) -> str:
+    """What a recipe that trains on val makes of the run's protocol; empty for any other."""
+    counts = run.entry.protocol.counts
+    if "val" not in run.recipe["train_splits"] or "val" not in counts:
+        return ""
+    images = f"{counts['train'] + counts['val']:,} images"
+    return f"train and val, {images}: val is not evaluated, and there is no selection val-best"
 
 
 def _stages(run: matrix.Run, planned: plan.Planned) -> dict[str, dict[str, str]]:

@@ -127,7 +127,15 @@ recipes:
     profiles:
       short: {{why: none of its size, without_pretraining: true}}
       quick: {{why: none of its size, without_pretraining: true, instead: {{released: points}}}}
+  hidden:
+    fields:
+      <<: *fields
+      input_size: {{value: 24, source: paper, at: "1"}}
+      loss: {{value: masked-pixels, source: paper, at: "1"}}
+      method.scale_down: {{value: quick, source: choice, why: small}}
+    profiles: {{quick: {{why: as declared}}}}
 experiments:
+  hidden: {{method: mae, backbone: vit_tiny_patch16, augmentation: fervt-common, recipe: hidden}}
   points: &stage {{method: tinystage, backbone: none, augmentation: fervt-common, recipe: points}}
   bare: {{<<: *stage, backbone: bare}}
   chained: {{<<: *stage, options: {{"on": bare}}, weights: [bare]}}

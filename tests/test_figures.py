@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from helpers_figures import CLASSES, SMALL, faces, is_whole_picture
+from helpers_figures import CLASSES, PROTOCOL, SMALL, faces, is_whole_picture, toy_pixels
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench import declare, matrix, plan, registry, store
-from bench.data.pixel_file import PixelFile
 from bench.errors import UserError
 from bench.figure import Faces, write
 from bench.method import Context, Spec
@@ -74,7 +71,6 @@ def test_examples_are_the_first_that_every_network_gets_right() -> None:
         commanded._examples(nets, replace(given, labels=np.ones(120, np.int64)), "")
 
 
-PROTOCOL = declare.Protocol(id="toy-3", dataset="synthfer", classes=CLASSES, rule="none", synthetic=True)
 QUICK = {"epochs": 1, "batch_size": 8, "input_size": 64}
 
 
@@ -90,24 +86,12 @@ def toy_run(colour: str, **options: Any) -> matrix.Run:
 
 @pytest.fixture
 def toy_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """Thirty-three test images behind ten training images in a pixel file, in another order than the index."""
-    pixels = np.random.default_rng(0).integers(0, 256, (43, 20, 20, 3), dtype=np.uint8)
-    (tmp_path / "pixels.u8").write_bytes(pixels.tobytes())
-    rows = np.random.default_rng(1).permutation(43)
-    index = pd.DataFrame({
-        "name": [f"{i}.png" for i in range(43)],
-        "label": [CLASSES[i % 3] for i in range(43)],
-        "split": ["train"] * 10 + ["test"] * 33,
-    })  # fmt: skip
-    data = SimpleNamespace(index=index, rows=rows, pixels=PixelFile(tmp_path / "pixels.u8", pixels.shape).map())
-    monkeypatch.setattr("bench.data.source.open_data", lambda *_, **__: data)
-    monkeypatch.setenv("FERBENCH_CACHE", str(tmp_path / "cache"))
-    return pixels[rows[10:]]
+    return toy_pixels(tmp_path, monkeypatch)
 
 
 def test_faces_are_the_test_split_in_every_networks_own_colours(toy_data: np.ndarray) -> None:
     runs = {"BGR": toy_run("bgr"), "RGB": toy_run("rgb")}
-    found = commanded._test_faces(runs, None)
+    found = commanded.faces_of(runs, None)
     assert found.labels.tolist() == [i % 3 for i in range(10, 43)]
     at = np.array([4, 0])
     np.testing.assert_array_equal(found.pixels(at).numpy(), toy_data[at])
@@ -132,16 +116,16 @@ def trained(run: matrix.Run) -> tuple[POSTER, plan.Planned]:
 
 def test_a_network_comes_back_without_external_files(toy_data: np.ndarray) -> None:
     net, planned = trained(toy_run("rgb"))
-    found = commanded._trained(planned, "cpu").net
+    found = commanded.trained(planned, "cpu").net
     assert not found.training
     state = found.state_dict()
     assert state.keys() == net.state_dict().keys()
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     with pytest.raises(UserError, match="no weights"):
-        commanded._trained(replace(planned, key="absent"), "cpu")
+        commanded.trained(replace(planned, key="absent"), "cpu")
     other = replace(planned, run=toy_run("rgb", depth=3))
     with pytest.raises(UserError, match="missing"):
-        commanded._trained(other, "cpu")
+        commanded.trained(other, "cpu")
 
 
 @pytest.mark.parametrize(("name", "asked"), [("tsne", "all-test"), ("relevance", "each-class")])

@@ -119,10 +119,10 @@ def test_figures_see_the_images_that_training_saw(fronted: Declarations, name: s
     spec = specify(run, stages)
     execute(spec)
     own = {role: plan.Planned(stage, "cached", stages[role]) for role, stage in run.stages.items()}
-    method = figures._trained(plan.Planned(run, "cached", spec["key"], stages=own), "cpu")
+    method = figures.trained(plan.Planned(run, "cached", spec["key"], stages=own), "cpu")
     assert method.given.keys() == {run.front}  # type: ignore[attr-defined]
     at = np.array([3, 0, 11])
-    seen = figures._test_faces({"A": run}, None, {"A": figures._front(method, "cpu")}).inputs("A", at)
+    seen = figures.faces_of({"A": run}, None, {"A": figures.front_of(method, "cpu")}).inputs("A", at)
     data = source.open_data(run.entry.protocol, None)
     rows = source.splits_of(data.index, run.entry.protocol, 0)["test"]
     assert method.front is not None
@@ -131,7 +131,7 @@ def test_figures_see_the_images_that_training_saw(fronted: Declarations, name: s
     stored = torch.from_numpy(np.array(data.pixels[data.rows[rows[at]]]))
     wanted = loop.prepare(stored, run.recipe, front=None if method.front.once else method.front)
     assert torch.equal(seen, wanted)
-    assert not torch.equal(seen, figures._test_faces({"A": run}, None).inputs("A", at))
+    assert not torch.equal(seen, figures.faces_of({"A": run}, None).inputs("A", at))
     assert len(kept()) == (1 if method.front.once else 0)
 
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +16,19 @@ from bench import loop
 from bench.checkpoints import Checkpoints
 from bench.data.augment import fervt_common, poster_code
 from bench.data.nresizer_augment import nresizer_code
+from bench.data.pfvit_augment import mae as mae_augment
 from bench.declare import RECIPE_FIELDS, REQUIRED
 from bench.method import Context, Spec, Supervised
+from methods.face_network.networks import make_network
 from methods.fervt import build
+from methods.mae import Pretraining
+from methods.mae.model import MAE
+from methods.mae.sizes import size_of
 from methods.nresizer import build as build_nresizer
+from methods.pfvit.constraint import Constraint, pixels
+from methods.pfvit.model import PFViT
+from methods.pfvit.options import Options as PFViTOptions
+from methods.pfvit.training import Training as PFViTTraining
 from methods.poster.model import POSTER
 from methods.poster.options import Options
 from methods.poster.training import Training
@@ -90,8 +100,40 @@ def make_nresizer(precision: str) -> tuple[Supervised, loop.Job]:
     return method, loop.Job(split, {"test": split}, wanted, nresizer_code, 0, device, Checkpoints(Path()))
 
 
+def make_pfvit(precision: str) -> tuple[PFViTTraining, loop.Job]:
+    """With a constraint network; by precision with all patches seen, or some."""
+    device = torch.device("cuda")
+    wanted = recipe(precision)
+    masked: dict[str, Any] = {"multitask": True, "train_mask": 0.5} if precision == "bf16" else {}
+    options = PFViTOptions(constraint_network="resnet18", balancing_steps=2, scale_down="quick", **masked)
+    context = Context(FERPLUS, 96, 4, device, precision)
+    constraint = Constraint(make_network("resnet18", "quick"), pixels(wanted, device))
+    net = PFViT(size_of("vit_tiny_patch16", "quick", 96), 96, len(FERPLUS), options)
+    method = PFViTTraining(net, constraint, wanted, context)
+    generator = torch.Generator().manual_seed(0)
+    split = loop.Split(
+        torch.randint(0, 256, (128, 96, 96, 3), dtype=torch.uint8, generator=generator).to(device),
+        torch.randint(0, 8, (128,), generator=generator).to(device),
+    )
+    return method, loop.Job(split, {"test": split}, wanted, fervt_common, 0, device, Checkpoints(Path()))
+
+
+def make_mae(precision: str) -> tuple[Pretraining, loop.Job]:
+    """Masked pretraining, patches hidden by draws on the device."""
+    device = torch.device("cuda")
+    wanted = recipe(precision) | {"loss": "masked-pixels"}
+    net = MAE(size_of("vit_tiny_patch16", "quick", 96), 96, normalised_targets=precision == "bf16")
+    method = Pretraining(net, wanted, Context((), 96, 4, device, precision))
+    generator = torch.Generator().manual_seed(0)
+    split = loop.Split(
+        torch.randint(0, 256, (128, 96, 96, 3), dtype=torch.uint8, generator=generator).to(device),
+        torch.zeros(128, dtype=torch.long, device=device),
+    )
+    return method, loop.Job(split, {}, wanted, mae_augment, 0, device, Checkpoints(Path()))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("made", [make, make_poster, make_nresizer])
+@pytest.mark.parametrize("made", [make, make_poster, make_nresizer, make_pfvit, make_mae])
 def test_a_training_step_never_waits_for_the_device(
     made: Callable[[str], tuple[Supervised, loop.Job]], precision: str, no_synchronisation: None
 ) -> None:

@@ -202,7 +202,7 @@ def test_the_examples_of_the_document_are_valid() -> None:
     examples = [
         OwnFile.model_validate(yaml.safe_load(block)) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     ]
-    assert [own.protocol_id for own in examples] == ["own/my-faces"] * 2
+    assert [own.protocol_id for own in examples] == ["own/my-faces", "own/my-faces", "own/my-crawl"]
     assert set(examples[1].model_fields_set) >= {"columns", "labels", "classes", "split", "preprocessing"}
     for line in re.findall(r"python run_all\.py ([^\n`]+)", text):
         words = shlex.split(line)

@@ -48,6 +48,10 @@ while time.time() < end:
     time.sleep(0.01)
 (folder / "result.json").write_text("{}")
 """
+LAUNCHED = """
+from pathlib import Path
+(Path(sys.argv[1]).parent / "processes").write_text(shared)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +60,7 @@ def fake_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fake" / "bench").mkdir(parents=True)
     (tmp_path / "fake" / "bench" / "__init__.py").write_text("")
     (tmp_path / "fake" / "bench" / "job.py").write_text(JOB)
+    (tmp_path / "fake" / "bench" / "launch.py").write_text("import sys\nshared = sys.argv.pop(1)" + LAUNCHED + JOB)
     monkeypatch.setattr(declare, "ROOT", tmp_path / "fake")
     monkeypatch.setenv("FERBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
@@ -102,7 +107,7 @@ def test_an_old_error_is_not_told_again() -> None:
 def test_a_second_queue_leaves_the_first_one_its_log_and_specification() -> None:
     """Its job would wait for the run's lock; what the first one is given and says stays as it is."""
     first, second = Local(devices=("cpu",)), Local(devices=("cuda:1",))
-    first._start(0, task("a", seconds=30))
+    first._start((0,), task("a", seconds=30))
     folder = store.run_folder("a")
     while not (folder / "begun").exists():
         time.sleep(0.01)
@@ -208,6 +213,43 @@ def test_an_error_in_the_queue_leaves_no_job_behind() -> None:
     with pytest.raises(ValueError, match="no terminal"):
         Local(report=report).run([task("a", seconds=30)])
     assert (store.run_folder("a") / "checkpoint-a").exists()
+
+
+# ---------------------------------------------------------------------------------- tasks that several processes share
+
+
+def given(key: str) -> tuple[str, str, str]:
+    """Device, threads and processes that a task was started with; "" processes: by itself."""
+    folder = store.run_folder(key)
+    shared = (folder / "processes").read_text() if (folder / "processes").exists() else ""
+    environment = json.loads((folder / "environment.json").read_text())
+    return json.loads((folder / "given.json").read_text())["device"], environment["OMP_NUM_THREADS"], shared
+
+
+def test_processes_that_share_a_task_have_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three GPUs: two tasks of one process leave too few for the third, which waits for one of them."""
+    monkeypatch.setattr(queue, "cores", lambda: 12)
+    tasks = [task("a", seconds=0.2), task("b", seconds=1.5), replace(task("c"), processes=2), task("d")]
+    outcomes = Local(3, devices=("cuda:0", "cuda:1", "cuda:2")).run(tasks)
+    assert statuses(outcomes) == dict.fromkeys("abcd", "done")
+    assert given("a") == ("cuda:0", "4", "")
+    assert given("b") == ("cuda:1", "4", "")
+    assert given("c") == ("cuda:0,cuda:2", "4", "2")
+    assert begun("a") < begun("c") < begun("d")
+
+
+def test_a_gpu_is_given_to_no_two_processes_of_a_task() -> None:
+    Local(4, devices=("cuda:0", "cuda:1")).run([replace(task("a"), processes=2)])
+    assert given("a")[0] == "cuda:0,cuda:1"
+    with pytest.raises(ValueError, match="run b needs 3 GPUs, here are 2"):
+        Local(4, devices=("cuda:0", "cuda:1")).run([replace(task("b"), processes=3)])
+
+
+def test_on_a_processor_a_task_of_several_processes_takes_one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "cores", lambda: 12)
+    Local(2, devices=("cpu",)).run([replace(task("a"), processes=3), task("b")])
+    assert given("a") == ("cpu", "2", "3")
+    assert given("b") == ("cpu", "6", "")
 
 
 # ------------------------------------------------------------------------------------------ tasks that wait for others

@@ -12,8 +12,9 @@ from conftest import Image, ferplus_protocol, write_official
 
 from bench import declare
 from bench.data import source
-from bench.data.synthfer import facts, landmarks, variants
+from bench.data.synthfer import facts, landmarks, targets, variants
 from bench.data.synthfer.adapter import SynthFER
+from bench.data.synthfer.sample import Facts
 from bench.declare import Protocol
 from bench.errors import UserError
 
@@ -82,14 +83,14 @@ def test_the_hash_holds_the_targets(few: Protocol, monkeypatch: pytest.MonkeyPat
     with_targets = source.open_data(few, None).hash
     assert source.open_data(few, None).hash == with_targets
     assert source.open_data(few.model_copy(update={"targets": ""}), None).hash != with_targets
-    points = SynthFER.landmarks
+    points = targets.landmarks
 
-    def moved(self: SynthFER, names: list[str]) -> np.ndarray:
-        found = points(self, names)
+    def moved(known: Facts) -> np.ndarray:
+        found = points(known)
         found[3, 20, 1] += 0.5
         return found
 
-    monkeypatch.setattr(SynthFER, "landmarks", moved)
+    monkeypatch.setattr(targets, "landmarks", moved)
     assert source.open_data(few, None).hash != with_targets
 
 

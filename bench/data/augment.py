@@ -69,16 +69,17 @@ def erase(images: Tensor, generator: torch.Generator, probability: float, area: 
     return torch.where(hole, torch.full_like(images, 0.5), images)
 
 
-def erase_to_mean(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random erasing of normalised images, in the geometry of torchvision's `RandomErasing(p=0.5, scale=(0.02, 0.1))`.
+def erase_to_mean(images: Tensor, generator: torch.Generator, area: tuple[float, float] = (0.02, 0.1)) -> Tensor:
+    """Random erasing of normalised images, in the geometry of torchvision's `RandomErasing(p=0.5, scale=area)`.
 
-    With probability one half a rectangle of whole pixels, 2 to 10 % of the area and 0.3 to 3.3 times as high as wide,
-    is set to zero: the mean. torchvision draws again where a rectangle does not fit; none of these is too large.
+    With probability one half a rectangle of whole pixels, `area` as a fraction of the image's and 0.3 to 3.3 times as
+    high as wide, is set to zero: the mean. torchvision draws again where a rectangle does not fit; none of these is too
+    large up to an area of 0.3.
     """
     count, _, height, width = images.shape
-    area = uniform(count, 0.02, 0.1, images, generator) * (height * width)
+    pixels = uniform(count, *area, images, generator) * (height * width)
     aspect = torch.exp(uniform(count, math.log(0.3), math.log(3.3), images, generator))
-    tall, wide = torch.sqrt(area * aspect).round(), torch.sqrt(area / aspect).round()
+    tall, wide = torch.sqrt(pixels * aspect).round(), torch.sqrt(pixels / aspect).round()
     top = (uniform(count, 0, 1, images, generator) * (height - tall + 1)).floor()
     left = (uniform(count, 0, 1, images, generator) * (width - wide + 1)).floor()
     chosen = uniform(count, 0, 1, images, generator) < 0.5

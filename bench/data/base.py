@@ -192,7 +192,8 @@ class Dataset(ABC):
         return image
 
     def targets(self, kind: str, names: Sequence[str]) -> np.ndarray:
-        """What a stage learns in place of class labels: float32 (N, ...), a row for each name (see `Protocol.targets`).
+        """What a stage learns in place of class labels, a row for each name (see `Protocol.targets`): float32 (N, ...),
+        or int64 (N,) where it is a number that names something.
 
         Raises:
             UserError: the dataset has no targets of this kind.

@@ -34,7 +34,7 @@ class Data:
         preprocessing: name and settings of the profile that made the pixels; empty where they are as published.
         departures: why this copy is not the published one; empty where it is.
         folder: name of the copy's folder, without the path to it; empty where images are made.
-        targets: float32 (N, ...), for each index row what a stage learns; None where that is the class label.
+        targets: float32 (N, ...) or int64 (N,), for each index row what a stage learns; None where that is the class.
         pixels_sha256: of the bytes of `pixels`.
         votes_hash: over the raters' votes on training images, part of the key of runs that read them; empty where the
             dataset has none.
@@ -212,14 +212,22 @@ def known_manifest(
     return manifest
 
 
-def splits_of(index: pd.DataFrame, protocol: Protocol, fold: int) -> dict[str, np.ndarray]:
-    """Row numbers of train, test and, where there is one, val; with folds, `fold` is the test part."""
+def splits_of(
+    index: pd.DataFrame, protocol: Protocol, fold: int, train_splits: Sequence[str] = ("train",)
+) -> dict[str, np.ndarray]:
+    """Row numbers of train, test and, where there is one, val; with folds, `fold` is the test part.
+
+    Args:
+        train_splits: of a recipe; with val among them its images are training images, and there is no val.
+    """
     import numpy as np
 
     if protocol.folds:
         held_out = (index["fold"] == fold).to_numpy()
         return {"train": np.flatnonzero(~held_out), "test": np.flatnonzero(held_out)}
     split = index["split"].to_numpy()
+    if "val" in train_splits:
+        split = np.where(split == "val", "train", split)
     found = {name: np.flatnonzero(split == name) for name in ("train", "val", "test")}
     return {name: rows for name, rows in found.items() if len(rows)}
 

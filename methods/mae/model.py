@@ -12,10 +12,11 @@ from methods.mae.vit import Decoder, Encoder, patchify, shuffled
 class MAE(nn.Module):
     """The network that pretraining leaves; encoder and decoder are taken from it."""
 
-    def __init__(self, size: Size, input_size: int, mask_ratio: float = 0.75) -> None:
+    def __init__(self, size: Size, input_size: int, mask_ratio: float = 0.75, normalised_targets: bool = False) -> None:
         super().__init__()
         self.size = size
         self.mask_ratio = mask_ratio
+        self.normalised_targets = normalised_targets
         self.encoder = Encoder(size, input_size)
         self.decoder = Decoder(size, input_size)
 

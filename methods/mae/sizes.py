@@ -18,6 +18,7 @@ class Size:
         patch: side of a patch in pixels.
         dim, depth, heads: of the encoder.
         decoder_dim, decoder_depth, decoder_heads: of the decoder.
+        stem: channels after the first of the convolutions that embed a patch; 0: one linear layer, as in the paper.
     """
 
     patch: int
@@ -27,10 +28,12 @@ class Size:
     decoder_dim: int
     decoder_depth: int
     decoder_heads: int
+    stem: int = 0
 
 
 # Table 1: 64 dimensions a head in encoders, 32 in decoders, depths 12 and 8, patches of 16 pixels.
-# The miniatures keep the order of the three in width; their pictures are small, so their patches are too.
+# The miniatures keep the order of the three in width; their pictures are small, so their patches are too, and
+# convolutions embed them: with one linear layer they stay at the largest class for hundreds of steps.
 SIZES: dict[str, dict[str, Size]] = {
     "full": {
         "tiny": Size(16, 192, 12, 3, 128, 8, 4),
@@ -38,14 +41,14 @@ SIZES: dict[str, dict[str, Size]] = {
         "base": Size(16, 768, 12, 12, 512, 8, 16),
     },
     "short": {
-        "tiny": Size(6, 96, 6, 3, 64, 3, 2),
-        "small": Size(6, 144, 6, 3, 96, 3, 3),
-        "base": Size(6, 192, 6, 3, 128, 3, 4),
+        "tiny": Size(8, 96, 4, 3, 64, 2, 2, stem=32),
+        "small": Size(8, 160, 4, 5, 96, 2, 3, stem=32),
+        "base": Size(8, 192, 6, 6, 128, 2, 4, stem=32),
     },
     "quick": {
-        "tiny": Size(8, 64, 4, 2, 48, 2, 2),
-        "small": Size(8, 96, 4, 3, 64, 2, 2),
-        "base": Size(8, 128, 4, 4, 96, 2, 3),
+        "tiny": Size(8, 64, 2, 2, 48, 1, 2, stem=16),
+        "small": Size(8, 96, 2, 3, 64, 1, 2, stem=24),
+        "base": Size(8, 128, 2, 4, 96, 1, 3, stem=32),
     },
 }
 

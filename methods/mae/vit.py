@@ -1,12 +1,14 @@
-"""The plain vision transformer of masked autoencoders: fixed positions, encoder, decoder (He et al. 2022, section 3)."""
+"""The plain vision transformer of masked autoencoders: positions, encoder, decoder (He et al. 2022, section 3)."""
 
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from methods.mae.sizes import Size
 
@@ -55,6 +57,22 @@ def initialise(module: nn.Module) -> None:
                 nn.init.zeros_(part.bias)
 
 
+def embedding(dim: int, patch: int, stem: int) -> nn.Module:
+    """Images (B, 3, S, S) to (B, dim, S / patch, S / patch).
+
+    One linear layer a patch (`stem` 0), or for miniatures convolutions, each of which halves the side; `patch` is then
+    a power of two and `stem` the channels after the first.
+    """
+    if not stem:
+        return nn.Conv2d(3, dim, patch, stride=patch)
+    halvings = patch.bit_length() - 1
+    widths = [3, *(stem << i for i in range(halvings - 1)), dim]
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(dim, dim, 1))
+
+
 class Encoder(nn.Module):
     """Images to tokens."""
 
@@ -63,7 +81,8 @@ class Encoder(nn.Module):
         self.patch = size.patch
         self.side = input_size // size.patch
         self.patch_embed = nn.Module()
-        self.patch_embed.proj = nn.Conv2d(3, size.dim, size.patch, stride=size.patch)
+        self.patch_embed.proj = embedding(size.dim, size.patch, size.stem)
+        self.overlaps = size.stem > 0
         self.cls_token = nn.Parameter(torch.zeros(1, 1, size.dim))
         self.pos_embed = nn.Parameter(sincos(size.dim, self.side), requires_grad=False)
         self.blocks = nn.ModuleList(
@@ -79,6 +98,8 @@ class Encoder(nn.Module):
             images: (B, 3, S, S).
             kept: int64 (B, n), the patches that are seen, in this order; None: all N.
         """
+        if kept is not None and self.overlaps:
+            images = self._without_unseen(images, kept)
         tokens = self.patch_embed.proj(images).flatten(2).transpose(1, 2) + self.pos_embed[:, 1:]
         if kept is not None:
             tokens = torch.gather(tokens, 1, kept[..., None].expand(-1, -1, tokens.shape[2]))
@@ -88,6 +109,12 @@ class Encoder(nn.Module):
             tokens = block(tokens)
         found: Tensor = self.norm(tokens)
         return found
+
+    def _without_unseen(self, images: Tensor, kept: Tensor) -> Tensor:
+        """Images with unseen patches grey: convolutions reach beyond their own patch."""
+        seen = torch.zeros(len(images), self.side**2, device=images.device, dtype=images.dtype).scatter_(1, kept, 1.0)
+        seen = seen.view(-1, 1, self.side, self.side)
+        return images * F.interpolate(seen, scale_factor=float(self.patch), mode="nearest")
 
 
 class Decoder(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.mae.sizes import Size
-from methods.mae.vit import NORM, Decoder, Encoder, initialise, sincos, unpatchify
+from methods.mae.vit import NORM, Decoder, Encoder, embedding, initialise, sincos, unpatchify
 from methods.pfvit.options import Options
+
+SHARPNESS = 3.0  # of the cross fusion's first look-up: a place gives 0.75 to 0.87 of its attention to its own token
 
 
 class Separated(NamedTuple):
@@ -20,6 +24,14 @@ class Separated(NamedTuple):
     whole: Tensor
     emotion: Tensor
     rest: Tensor
+
+
+class Faces(NamedTuple):
+    """Generated faces (B, 3, S, S), normalised as the images are: G(V_e + V_p), G(V_e) and G(V_p)."""
+
+    rebuilt: Tensor
+    emotion: Tensor
+    poker: Tensor
 
 
 class Separator(nn.Module):
@@ -44,8 +56,10 @@ class Separator(nn.Module):
 class CrossFusion(nn.Module):
     """Multi-head cross-attention: mask tokens with positions ask, separated tokens answer (MCA of Eq. 3).
 
-    Pre-norm, residual on the query. `joint`: both together go through one self-attention block, of which the places of
-    the mask tokens are kept ("implemented by self-attention").
+    Keys are normalised, values are not, and the answer is added to what asked. It begins as a table look-up: every
+    place asks for the token of its own position and gets it as it is, so that the pretrained decoder first sees what it
+    saw in pretraining where no patch was hidden. `joint`: both together go through one self-attention block instead, of
+    which the places of the mask tokens are kept ("implemented by self-attention").
     """
 
     def __init__(self, dim: int, heads: int, joint: bool) -> None:
@@ -53,18 +67,38 @@ class CrossFusion(nn.Module):
         self.heads = heads
         self.joint = Block(dim, heads, qkv_bias=True, norm_layer=NORM) if joint else None
         if self.joint is None:
-            self.norm_query, self.norm_value = NORM(dim), NORM(dim)
-            self.query, self.key_value, self.proj = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
+            self.norm_query, self.norm_key = NORM(dim), NORM(dim)
+            self.query, self.key, self.value, self.proj = (nn.Linear(dim, dim) for _ in range(4))
 
-    def forward(self, query: Tensor, tokens: Tensor) -> Tensor:
-        """(B, 1 + N, D) from mask tokens of that shape and tokens (B, 1 + n, D)."""
+    def begin_as_look_up(self, side: int) -> None:
+        """Queries and keys that compare positions alone, values as they are.
+
+        Every head compares the waves that tell neighbours apart: lengths from 2 pi patches to 2 pi times the `side`.
+        """
         if self.joint is not None:
-            fused: Tensor = self.joint(torch.cat([query, tokens], dim=1))
-            return fused[:, : query.shape[1]]
-        asked = self.query(self.norm_query(query)).unflatten(2, (self.heads, -1)).transpose(1, 2)
-        known = self.key_value(self.norm_value(tokens)).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        answered = F.scaled_dot_product_attention(asked, known[0], known[1])
-        found: Tensor = query + self.proj(answered.transpose(1, 2).flatten(2))
+            return
+        dim = self.query.in_features
+        quarter, waves = dim // 4, dim // self.heads // 4
+        longest = math.log(side) / math.log(10_000) * quarter
+        chosen = torch.linspace(0, longest, waves).round().long()
+        places = torch.cat([chosen + kind * quarter for kind in range(4)]).repeat(self.heads)
+        for part in (self.query, self.key):
+            nn.init.zeros_(part.weight)
+            part.weight.data[torch.arange(len(places)), places] = SHARPNESS
+        for part in (self.value, self.proj):
+            nn.init.eye_(part.weight)
+        nn.init.zeros_(self.norm_key.weight)  # tokens are larger than positions and would drown them
+
+    def forward(self, asking: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
+        """(B, 1 + N, D) from mask tokens with positions of that shape, tokens (B, 1 + N, D) and their positions."""
+        if self.joint is not None:
+            fused: Tensor = self.joint(torch.cat([asking, tokens + positions], dim=1))
+            return fused[:, : asking.shape[1]]
+        query = self.query(self.norm_query(asking))
+        key = self.key(self.norm_key(tokens) + F.layer_norm(positions, positions.shape[-1:]))
+        parts = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (query, key, self.value(tokens)))
+        answered = F.scaled_dot_product_attention(*parts)
+        found: Tensor = asking + self.proj(answered.transpose(1, 2).flatten(2))
         return found
 
 
@@ -89,10 +123,8 @@ class Generator(nn.Module):
         decoder = self.decoder
         if self.fusion is None:
             return unpatchify(decoder(tokens, restore), self.patch)
-        embedded = decoder.embed(tokens)
-        embedded = embedded + decoder.pos_embed.to(embedded.dtype)
-        query = (decoder.mask_token + decoder.pos_embed).expand(len(tokens), -1, -1)
-        return unpatchify(decoder.decode(self.fusion(query, embedded)), self.patch)
+        asking = (decoder.mask_token + decoder.pos_embed).expand(len(tokens), -1, -1)
+        return unpatchify(decoder.decode(self.fusion(asking, decoder.embed(tokens), decoder.pos_embed)), self.patch)
 
 
 class Discriminator(nn.Module):
@@ -101,7 +133,7 @@ class Discriminator(nn.Module):
     def __init__(self, size: Size, input_size: int, classes: int) -> None:
         super().__init__()
         dim = size.decoder_dim
-        self.embed = nn.Conv2d(3, dim, size.patch, stride=size.patch)
+        self.embed = embedding(dim, size.patch, size.stem // 2)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(sincos(dim, input_size // size.patch), requires_grad=False)
         self.blocks = nn.ModuleList(
@@ -134,6 +166,8 @@ class PFViT(nn.Module):
         self.discriminator = Discriminator(size, input_size, classes)
         self.classifier = nn.Linear(size.dim, classes)
         initialise(self)
+        if self.generator.fusion is not None:
+            self.generator.fusion.begin_as_look_up(self.encoder.side)
 
     def forward(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
         """Logits (B, K) of the class token of V_e (Eq. 4).
@@ -153,3 +187,13 @@ class PFViT(nn.Module):
         """Logits (B, K)."""
         found: Tensor = self.classifier(separated.emotion[:, 0])
         return found
+
+    def faces(self, images: Tensor, kept: Tensor | None = None, restore: Tensor | None = None) -> Faces:
+        """What the generator makes of normalised images (B, 3, S, S); arguments as of `forward` and `Generator`."""
+        return Faces(*self.generate(self.separate(images, kept), restore))
+
+    def generate(self, components: Sequence[Tensor], restore: Tensor | None = None) -> tuple[Tensor, ...]:
+        """A face (B, 3, S, S) of each component (B, 1 + n, L), in one pass of the generator."""
+        count = len(components)
+        restore = None if restore is None else restore.repeat(count, 1)
+        return self.generator(torch.cat(list(components)), restore).chunk(count)

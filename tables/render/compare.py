@@ -165,12 +165,11 @@ def _answering(claim: Claim, settings: Settings) -> list[str]:
 
 def _parameter_cell(claim: Claim, settings: Settings, selection: str) -> Cell:
     part = claim.metric.removeprefix(PARAMETERS).strip("[]")
-    why = settings.blocked.get((claim.experiment, claim.protocol)) or "method not built: nothing to count"
-    return Cell(
-        claim,
-        verdict_exact(claim.printed, (settings.parameters or {}).get((claim.experiment, part)), blocked=why),
-        selection,
-    )
+    ours = (settings.parameters or {}).get((claim.experiment, part))
+    why = settings.blocked.get((claim.experiment, claim.protocol))
+    if ours is None and not why and settings.parameters is not None:
+        return Cell(claim, Judgement(Kind.NOT_RUN, command(claim.table, settings.profiles[0])), selection)
+    return Cell(claim, verdict_exact(claim.printed, ours, blocked=why or "nothing counted"), selection)
 
 
 def _protocol(claim: Claim, settings: Settings, profile: str) -> str:

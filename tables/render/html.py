@@ -48,7 +48,7 @@ def render(comparison: Comparison) -> str:
     ]
     detail_head = ["cell", "paper", "ours", "95 % interval", "Δ", "detectable", "n", "seeds", *selections, "verdict"]
     beside = [extra.grid(comparison, notes), extra.details(comparison)] if comparison.extra else []
-    return _template().render(
+    return template().render(
         title=heading(comparison),
         legend=legend(comparison),
         head=head,
@@ -65,7 +65,7 @@ def render(comparison: Comparison) -> str:
 
 
 @lru_cache(maxsize=1)
-def _template() -> Template:
+def template() -> Template:
     folder = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
         loader=folder, undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True

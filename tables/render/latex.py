@@ -26,7 +26,7 @@ _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight
 def render(comparison: Comparison) -> str:
     """A `table` environment in the paper's layout, rows that the paper lacks and notes below it, and the macros."""
     notes = Notes()
-    printed = _tabular(*grid(comparison, notes), comparison.synthetic)
+    printed = tabular(*grid(comparison, notes), comparison.synthetic)
     beside = _beside(comparison, notes)
     remarks = [*generic_notes(comparison.all_cells), *notes.lines(), *extra.left_out(comparison)]
     remarks += [*provenance(comparison), *extra.provenance(comparison)]
@@ -54,12 +54,12 @@ def _beside(comparison: Comparison, notes: Notes) -> list[str]:
     head, rows = extra.details(comparison)
     return [
         rf"\par\medskip {escape(extra.TITLE)}. {escape(extra.legend(comparison))}\par\smallskip",
-        *_tabular(*extra.grid(comparison, notes), comparison.synthetic),
-        *([r"\par\smallskip", *_tabular(head, rows, comparison.synthetic)] if rows else []),
+        *tabular(*extra.grid(comparison, notes), comparison.synthetic),
+        *([r"\par\smallskip", *tabular(head, rows, comparison.synthetic)] if rows else []),
     ]
 
 
-def _tabular(head: list[str], rows: list[list[str]], synthetic: bool) -> list[str]:
+def tabular(head: list[str], rows: list[list[str]], synthetic: bool) -> list[str]:
     if synthetic:
         head, rows = [*head, SYNTHETIC], [[*row, SYNTHETIC] for row in rows]
     return [

@@ -40,22 +40,22 @@ def render(comparison: Comparison) -> str:
     notes = Notes()
     head, rows = grid(comparison, notes)
     synthetic = comparison.synthetic
-    parts = [f"## {escape(heading(comparison))}", _say(legend(comparison), synthetic)]
-    parts += _tables(head, rows, synthetic)
+    parts = [f"## {escape(heading(comparison))}", say(legend(comparison), synthetic)]
+    parts += grids(head, rows, synthetic)
     cells = measured(comparison.cells.values())
     if cells:
         drop = ("Δ", "verdict", "detectable") if synthetic else ()
         for view in (_numbers(cells), _selections(cells, shown_selections(comparison), comparison.selection)):
             parts.append(_table(*_without(drop, *view), synthetic))
     if comparison.extra:
-        parts += [_say(f"### {extra.TITLE}", synthetic), _say(extra.legend(comparison), synthetic)]
-        parts += _tables(*extra.grid(comparison, notes), synthetic) + _tables(*extra.details(comparison), synthetic)
+        parts += [say(f"### {extra.TITLE}", synthetic), say(extra.legend(comparison), synthetic)]
+        parts += grids(*extra.grid(comparison, notes), synthetic) + grids(*extra.details(comparison), synthetic)
     remarks = [*generic_notes(comparison.all_cells), *notes.lines(), *extra.left_out(comparison)]
     if comparison.table.notes:
         remarks.append(" ".join(comparison.table.notes.split()))
     for lines in (remarks, [*provenance(comparison), *extra.provenance(comparison)]):
         if lines:
-            parts.append("\n".join(_say(f"- {escape(text)}", synthetic) for text in lines))
+            parts.append("\n".join(say(f"- {escape(text)}", synthetic) for text in lines))
     return "\n\n".join(parts) + "\n"
 
 
@@ -119,7 +119,7 @@ def _without(
     return [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
-def _tables(head: Sequence[str], rows: Sequence[Sequence[str]], synthetic: bool) -> list[str]:
+def grids(head: Sequence[str], rows: Sequence[Sequence[str]], synthetic: bool) -> list[str]:
     """As many tables as the width asks for; none without rows."""
     dealt = blocks(head, rows, WIDTH - (len(SYNTHETIC) + 3) * synthetic) if rows else []
     return [_table(*block, synthetic) for block in dealt]
@@ -133,5 +133,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], synthetic: bool) 
     return str(tabulate(lines[1:], headers=lines[0], tablefmt="github", disable_numparse=True))
 
 
-def _say(line: str, synthetic: bool) -> str:
+def say(line: str, synthetic: bool) -> str:
     return f"{line} · {SYNTHETIC}" if synthetic else line

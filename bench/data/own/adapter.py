@@ -54,7 +54,7 @@ class Own(ListedDataset):
         """All images; those in folds count as test images once.
 
         Raises:
-            UserError: a class has no image, or none to train on, or nothing is left to test on.
+            UserError: a class has no image, or none to train on, or nothing is left to test classes on.
         """
         if "fold" in frame:
             frame = frame.assign(split="test")
@@ -66,7 +66,7 @@ class Own(ListedDataset):
             if label not in set(trained):
                 where = "lies in one fold alone" if "fold" in frame else "has no train image"
                 raise UserError(f"{self.folder}: class '{label}' {where}", f"see `split` in {FILE}, or add images")
-        if not (frame["split"] == "test").any():
+        if protocol.classes and not (frame["split"] == "test").any():
             raise UserError(f"{self.folder}: there is no test image", f"see `split` in {FILE}, or name a folder `test`")
         return frame
 

@@ -7,6 +7,7 @@
     classes: [neutral, happiness, annoyed]       # order of the network's outputs
     split: {by: subject, test: 0.2, val: 0.1}    # only where the data has no split; or {folds: 5, by: subject}
     preprocessing: own-112
+    unlabelled: true             # instead of labels and classes: faces for pretraining, without a class
 
 Cheap to read (no pandas, no image), since every command that has a data root reads it.
 """
@@ -29,6 +30,7 @@ from bench.yaml_files import parse, read_yaml
 
 FILE = "ferbench.yaml"
 FOLDERS = "folders"
+UNLABELLED = "unlabelled"  # the label of images that have no class
 LEFT_OUT = ""  # what `OwnFile.class_of` gives for a label that is mapped to null
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 _YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
@@ -82,6 +84,7 @@ class OwnFile(Declared):
     classes: tuple[str, ...] = ()
     split: Split | None = None
     preprocessing: str = "own-224"
+    unlabelled: bool = False
     notes: str = ""
 
     @field_validator("id")
@@ -125,6 +128,14 @@ class OwnFile(Declared):
             raise ValueError("at least two classes are needed")
         return self
 
+    @model_validator(mode="after")
+    def _without_classes(self) -> OwnFile:
+        if self.unlabelled and (self.classes or self.labels):
+            raise ValueError("unlabelled: true has neither classes nor labels")
+        if self.unlabelled and self.split and self.split.folds:
+            raise ValueError("unlabelled: true has no folds; give test and val, or no split")
+        return self
+
     @property
     def protocol_id(self) -> str:
         """What the protocol is called on the command line."""
@@ -138,8 +149,11 @@ class OwnFile(Declared):
     def class_of(self, written: str, classes: Sequence[str]) -> str | None:
         """The class of a folder or label cell; LEFT_OUT where it is mapped to null, None where nothing maps it.
 
-        The map comes first, then a class of that name, then the usual words for an expression ("Happy").
+        The map comes first, then a class of that name, then the usual words for an expression ("Happy"). Of unlabelled
+        images it is UNLABELLED, whatever is written.
         """
+        if self.unlabelled:
+            return UNLABELLED
         if written in self.labels:
             return self.labels[written] or LEFT_OUT
         if written in classes:
@@ -190,16 +204,17 @@ def protocols_under(root: Path) -> list[Protocol]:
             raise UserError(message, "give one of them another id")
         found[own.protocol_id] = (folder, protocol(own, folder))
     whole = [declared for _, declared in found.values()]
-    return whole + [leak_free(declared) for declared in whole if not declared.folds]
+    return whole + [leak_free(declared) for declared in whole if declared.variants]
 
 
 def protocol(own: OwnFile, folder: Path) -> Protocol:
     """What an own folder declares; without counts, since nothing published says what they should be."""
     folds = own.split.folds if own.split else 0
+    variants = {} if folds or own.unlabelled else {"leak-free": f"{own.protocol_id}-leak-free"}
     return Protocol(
         id=own.protocol_id, dataset="own", title=own.title or f"own data in {folder.name}",
         classes=classes_of(own, folder), rule=own.images + (f", {own.split}" if own.split else ""), folds=folds,
-        variants={} if folds else {"leak-free": f"{own.protocol_id}-leak-free"}, notes=own.notes, access=str(folder),
+        variants=variants, notes=own.notes, access=str(folder),
     )  # fmt: skip
 
 
@@ -214,11 +229,14 @@ def leak_free(whole: Protocol) -> Protocol:
 def classes_of(own: OwnFile, folder: Path) -> tuple[str, ...]:
     """Class names in the order of the network's outputs.
 
-    Where the file names none, the data's own words for expressions count, in the usual order.
+    Where the file names none, the data's own words for expressions count, in the usual order. Unlabelled images have
+    none.
 
     Raises:
         UserError: neither gives two classes.
     """
+    if own.unlabelled:
+        return ()
     if own.named_classes:
         return own.named_classes
     from bench.data.own.read import words

@@ -10,6 +10,7 @@ from bench.data.class_folders import split_of
 from bench.data.listing import Bad, Layout, Listing
 from bench.data.own import file as own_file
 from bench.data.own import read as own_read
+from bench.data.own import unlabelled
 from bench.data.own.file import FILE, FOLDERS, LEFT_OUT, OwnFile
 from bench.data.own.read import Found, Row
 from bench.data.own.split import deal
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class OwnFolders(Layout):
-    """Class folders, either directly in the folder or in train, val and test."""
+    """Class folders, either directly in the folder or in train, val and test; any folders where there are no labels."""
 
     name: ClassVar[str] = "folders"
 
@@ -31,10 +32,15 @@ class OwnFolders(Layout):
     def read(self, base: Path) -> Listing:
         own = _required(base)
         classes = own_file.classes_of(own, base)
-        found = own_read.read_folders(base, lambda word: own.class_of(word, classes) is not None)
+        if own.unlabelled:
+            found = unlabelled.read_all(base)
+        else:
+            found = own_read.read_folders(base, lambda word: own.class_of(word, classes) is not None)
         return _listing(own, base, found, {FILE: base / FILE})
 
     def state(self, base: Path) -> list[Path]:
+        if _required(base).unlabelled:
+            return [base / FILE, *unlabelled.folders(base)]
         parents = dict.fromkeys(base / folder.path for folder in own_read.class_folders(base)[0])
         splits = dict.fromkeys(parent.parent for parent in parents if parent.parent != base)
         return [base / FILE, base, *splits, *parents]
@@ -108,7 +114,7 @@ def _check_split(own: OwnFile, base: Path, rows: list[Row]) -> bool:
     given = any(row.split for row in rows)
     if given and own.split is not None:
         raise UserError(f"{base / FILE} asks for a split, but the data has one", "remove one of the two")
-    if rows and not given and own.split is None:
+    if rows and not given and own.split is None and not own.unlabelled:
         message = f"{base}: neither the data nor {FILE} says which images are for test"
         raise UserError(message, f"add `split: {{by: image, test: 0.2}}` to {FILE}, or sort them into train and test")
     if rows and own.split is not None and own.split.by == "subject" and not any(row.subject for row in rows):
@@ -159,7 +165,7 @@ class _Wrong:
 
 
 def _assign(own: OwnFile, frame: pd.DataFrame, rows: list[Row], given: bool) -> None:
-    """Fill in the split, or add the fold."""
+    """Fill in the split, or add the fold. Unlabelled images are all for training, unless something says otherwise."""
     if given:
         frame["split"] = [split_of(row.split) for row in rows]
     elif own.split is not None and _folds_given(own, rows):
@@ -167,6 +173,8 @@ def _assign(own: OwnFile, frame: pd.DataFrame, rows: list[Row], given: bool) -> 
     elif own.split is not None:
         parts = deal(frame["name"].tolist(), frame["label"].tolist(), [row.subject for row in rows], own.split)
         frame["fold" if own.split.folds else "split"] = parts
+    elif own.unlabelled:
+        frame["split"] = "train"
 
 
 def _folds_given(own: OwnFile, rows: list[Row]) -> bool:

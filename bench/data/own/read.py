@@ -209,11 +209,12 @@ def _positions(own: OwnFile, file: Path, header: list[str]) -> dict[str, int]:
     if len(set(header)) < len(header):
         raise UserError(f"{file}: its header names a column twice: {', '.join(header)[:200]}", "rename one")
     found: dict[str, int] = {}
+    required = ("image",) if own.unlabelled else ("image", "label")
     for key in FIELDS:
         name = getattr(own.columns, key)
         if name in header:
             found[key] = header.index(name)
-        elif key in ("image", "label") or key in own.columns.model_fields_set:
+        elif key in required or key in own.columns.model_fields_set:
             shown = ", ".join(header)[:200] or "empty"
             message = f"{file} has no column '{name}' for the {key}; its header is: {shown}"
             raise UserError(message, f"say `columns: {{{key}: NAME}}` in {FILE}")

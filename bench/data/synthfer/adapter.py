@@ -18,6 +18,7 @@ from bench.data.base import Dataset, check_counts
 from bench.data.synthfer.actions import VOTES
 from bench.data.synthfer.rng import key_of, streams
 from bench.data.synthfer.sample import RENDERER_VERSION, Facts, facts, images, landmarks
+from bench.data.synthfer.targets import targets
 from bench.data.synthfer.variants import Variant, variant_of
 from bench.declare import Protocol
 from bench.errors import UserError, unknown
@@ -30,7 +31,6 @@ BLOCK_PIXELS = 512 * 64 * 64  # rendered at a time: large pictures too arrive so
 FRAMES = {"all": range(8), "last3": (5, 6, 7), "first3+last3": (0, 1, 2, 5, 6, 7)}
 SUBSETS = ("occlusion", "pose30", "pose45")
 UNLABELLED = "unlabelled"
-TARGETS = ("landmarks-68",)
 
 
 @dataset("synthfer", version=1)
@@ -79,11 +79,8 @@ class SynthFER(Dataset):
         return landmarks(self.facts(names))
 
     def targets(self, kind: str, names: Sequence[str]) -> np.ndarray:
-        """`landmarks-68`: float32 (N, 68, 2), x and y as fractions of the image side, (pixel + 0.5) / size."""
-        if kind not in TARGETS:
-            raise unknown("targets of synthfer", kind, TARGETS)
-        found = (self.landmarks(names) + np.float32(0.5)) / np.float32(self.variant.size)
-        return np.asarray(found, np.float32)
+        """As targets.py has them: `landmarks-68`, `identity` (int64) and `scene`."""
+        return targets(kind, self.facts(names))
 
     def facts(self, names: Sequence[str]) -> Facts:
         """All that is known of the images `names`: action units, votes, identity, pose and so on."""

@@ -62,6 +62,10 @@ _LAB = Conditions(
     occluded=0.0, clutter=0.25,
 )  # fmt: skip
 _ALIGNED = Conditions(roll=0.015, shift=0.025, zoom=0.035, blur=0.4, noise=0.012)
+_STUDIO = Conditions(
+    yaw=0.05, pitch=0.03, turned=0.1, roll=0.015, shift=0.02, zoom=0.03, light=0.5, blur=0.3, noise=0.008,
+    occluded=0.05, clutter=0.6,
+)  # fmt: skip
 _WILD = Conditions(blur=0.5, noise=0.016, light=0.8)
 _WIDE = Conditions(
     yaw=0.10, pitch=0.07, turned=0.35, roll=0.08, shift=0.06, zoom=0.08, light=1.0, blur=0.5, noise=0.02, occluded=0.2,
@@ -121,6 +125,18 @@ VARIANTS: dict[str, Variant] = {
         Variant(
             "highres", 384, True, {"train": dict.fromkeys(FERPLUS, 50), "test": dict.fromkeys(FERPLUS, 8)},
             {"train": 360, "test": 60}, low=0.2, stray=0.12, conditions=_SHARP,
+        ),
+        Variant(
+            "identities", 64, True, {"train": dict.fromkeys(FERPLUS, 500), "test": dict.fromkeys(FERPLUS, 64)},
+            {"train": 400, "test": 40}, conditions=_WILD,
+        ),
+        Variant(
+            "pokerface", 64, True,
+            {
+                "train": {**dict.fromkeys(RAF, 450), "neutral": 1300},
+                "test": {**dict.fromkeys(RAF, 60), "neutral": 120},
+            },
+            {"train": 3000, "test": 320}, low=0.5, stray=0.04, conditions=_STUDIO,
         ),
     )
 }  # fmt: skip
