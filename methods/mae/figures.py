@@ -27,8 +27,6 @@ NORMALISED = (
     "brightness and contrast of each unseen patch are given away."
 )
 
-STEM = "The convolutions by which a miniature embeds a seen patch reach {reach} pixels beyond its left and upper edges."
-
 
 @figure("reconstructions", version=1)
 def draw(nets: Mapping[str, MAE], faces: Faces, path: Path) -> None:
@@ -60,7 +58,6 @@ def draw(nets: Mapping[str, MAE], faces: Faces, path: Path) -> None:
     said = SAID.format(ratio=ratio)
     relative = [title for title, net in nets.items() if net.normalised_targets]
     said += f" {NORMALISED.format(names=', '.join(relative))}" if relative else ""
-    said += f" {STEM.format(reach=net.size.patch - 1)}" if net.size.stem else ""
     write(grid(rows, [faces.classes[label] for label in faces.labels]), faces, path, said)
 
 

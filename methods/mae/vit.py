@@ -58,19 +58,29 @@ def initialise(module: nn.Module) -> None:
 
 
 def embedding(dim: int, patch: int, stem: int) -> nn.Module:
-    """Images (B, 3, S, S) to (B, dim, S / patch, S / patch).
+    """Images (B, 3, S, S) to (B, dim, S / patch, S / patch): one linear layer a patch, or a miniature's `Stem`."""
+    return Stem(dim, patch, stem) if stem else nn.Conv2d(3, dim, patch, stride=patch)
 
-    One linear layer a patch (`stem` 0), or for miniatures convolutions, each of which halves the side; `patch` is then
-    a power of two and `stem` the channels after the first.
+
+class Stem(nn.Module):
+    """How a miniature embeds patches: a linear layer, from which pixels come back, plus convolutions, which classify.
+
+    Each convolution halves the side; `patch` is a power of two and `width` the channels after the first.
     """
-    if not stem:
-        return nn.Conv2d(3, dim, patch, stride=patch)
-    halvings = patch.bit_length() - 1
-    widths = [3, *(stem << i for i in range(halvings - 1)), dim]
-    layers: list[nn.Module] = []
-    for before, after in pairwise(widths):
-        layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(dim, dim, 1))
+
+    def __init__(self, dim: int, patch: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(3, dim, patch, stride=patch)
+        widths = [3, *(width << i for i in range(patch.bit_length() - 2)), dim]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(dim, dim, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See `embedding`."""
+        found: Tensor = self.linear(images) + self.layers(images)
+        return found
 
 
 class Encoder(nn.Module):

@@ -29,7 +29,7 @@ def build(entry: Spec, recipe: RecipeValues, context: Context) -> Method:
     pretrained = entry.pretraining.startswith(MASKED)
     if not pretrained and entry.pretraining != "none":
         raise unknown("pretraining of pfvit", entry.pretraining, PRETRAINING)
-    if options.constraint_network == "mae-encoder" and not pretrained:
+    if options.constraint_network == "mae-encoder" and not (pretrained or context.restoring):
         raise UserError("constraint_network mae-encoder is a copy of a pretrained encoder", "pretraining is none here")
     size = size_of(entry.backbone, options.scale_down, context.input_size)
     net = PFViT(size, context.input_size, len(context.classes), options)

@@ -106,7 +106,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     kernel = torch.outer(gauss, gauss)[None, None]
 
     def mean(images: Tensor) -> Tensor:
-        return F.conv2d(images.flatten(0, 1)[:, None], kernel).unflatten(0, images.shape[:2])[:, :, 0]
+        channels = images.shape[1]
+        return F.conv2d(images, kernel.expand(channels, -1, -1, -1), groups=channels)
 
     mean_a, mean_b = mean(a), mean(b)
     var_a, var_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2

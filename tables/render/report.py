@@ -45,18 +45,18 @@ class Sheet:
 
     @property
     def head(self) -> list[str]:
-        return ["", *self.report.experiments, "images"]
+        return ["", "images", *self.report.experiments]
 
     @property
     def rows(self) -> list[list[str]]:
-        """Title of the line, a cell for each network, how many images count."""
+        """Title of the line, how many images count, a cell for each network."""
         return [self._row(line) for line in self.report.lines]
 
     def _row(self, line: Line) -> list[str]:
         found = [self.values.get((line.id, title)) for title in self.report.experiments]
         counts = [str(count) for count in dict.fromkeys(one.images for one in found if one is not None)]
         title = f"{line.title}, {line.unit}" if line.unit else line.title
-        return [title, *(_cell(one, line.digits) for one in found), " / ".join(counts) or NONE]
+        return [title, " / ".join(counts) or NONE, *(_cell(one, line.digits) for one in found)]
 
     @property
     def remarks(self) -> list[str]:
