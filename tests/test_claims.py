@@ -74,7 +74,7 @@ def hits(text: str, n: int) -> list[int]:
 
 
 def test_all_papers_tables_and_cells_are_there(declared: Declarations) -> None:
-    assert set(declared.papers) == PAPERS
+    assert set(declared.papers) == PAPERS | {"ours"}  # which prints nothing
     assert dict(Counter(claim.table for claim in declared.claims())) == COUNTS
     assert (len(COUNTS), sum(COUNTS.values())) == (22, 392)
 
@@ -162,7 +162,7 @@ def test_numbers_keep_their_digits(declared: Declarations) -> None:
 
 def test_source_files_quote_every_number() -> None:
     for path in table_files():
-        for table in read_yaml(path)["tables"]:
+        for table in read_yaml(path).get("tables", ()):
             assert all(isinstance(text, str) for row in table["rows"] for text in row["cells"].values()), path
 
 
@@ -243,7 +243,8 @@ def test_fervt_text_and_table_disagree_as_listed(
 
 
 def test_every_paper_lists_contradictions(declared: Declarations) -> None:
-    for paper in declared.papers.values():
+    for name in PAPERS:
+        paper = declared.papers[name]
         assert len(paper.contradictions) >= 5
         assert all(line.endswith(".") for line in paper.contradictions)
 

@@ -49,7 +49,15 @@ def test_targets_of_equation_8() -> None:
 
 def test_discriminator_minimises_equation_7(answers: Tensor) -> None:
     expected = sum(entropy(row, target) for row, target in zip(answers.tolist(), REAL + REBUILT + POKER)) / 9
-    assert float(losses.discriminator(answers, LABELS, NEUTRAL)) == pytest.approx(expected, rel=1e-5)
+    assert float(losses.discriminator(answers, LABELS, NEUTRAL, "all-faces")) == pytest.approx(expected, rel=1e-5)
+
+
+def test_emotions_from_real_faces_alone(answers: Tensor) -> None:
+    """Of generated faces only the last output is asked: whether they are real."""
+    of_real = sum(entropy(row, target) for row, target in zip(answers.tolist(), REAL))
+    of_generated = sum(entropy(row[-1:], [0]) for row in answers[3:].tolist())
+    found = losses.discriminator(answers, LABELS, NEUTRAL, "real-faces")
+    assert float(found) == pytest.approx((of_real + of_generated) / 9, rel=1e-5)
 
 
 def test_the_others_minimise_it_with_generated_faces_called_real(answers: Tensor) -> None:
@@ -67,7 +75,7 @@ def test_literal_is_minus_the_discriminators_loss(answers: Tensor) -> None:
     expected = sum(entropy(row, target) for row, target in zip(generated.tolist(), REBUILT + POKER)) / 6
     assert float(literal.detach()) == pytest.approx(-expected, rel=1e-5)
     (gradient,) = torch.autograd.grad(literal, generated)
-    whole = losses.discriminator(torch.cat([answers[:3], generated]), LABELS, NEUTRAL)
+    whole = losses.discriminator(torch.cat([answers[:3], generated]), LABELS, NEUTRAL, "all-faces")
     (of_discriminator,) = torch.autograd.grad(whole, generated)
     torch.testing.assert_close(gradient / 9, -of_discriminator / 6)  # means over six and over nine images
 

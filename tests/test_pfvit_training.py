@@ -89,7 +89,7 @@ def test_the_discriminator_gets_its_gradient_from_equation_7_alone() -> None:
     method.update(faces(), TARGETS)
     found = method.net.faces(faces())
     answers = method.net.discriminator(torch.cat([faces(), found.rebuilt.detach(), found.poker.detach()]))
-    expected = torch.autograd.grad(losses.discriminator(answers, TARGETS, NEUTRAL), method.adversaries)
+    expected = torch.autograd.grad(losses.discriminator(answers, TARGETS, NEUTRAL, "all-faces"), method.adversaries)
     for parameter, gradient in zip(method.adversaries, expected):
         torch.testing.assert_close(parameter.grad, gradient)
 
@@ -241,7 +241,8 @@ def test_the_discriminator_may_step_more_often() -> None:
 VARIANTS: dict[str, dict[str, Any]] = {
     "token": {"separator": "token", "separator_reduction": 4}, "self": {"fusion": "self"},
     "encoder-stem": {"discriminator_stem": "encoder"}, "norm": {"reconstruction": "norm"},
-    "literal": {"adversarial_sign": "literal"}, "no-direct": {"direct_constraint": False},
+    "literal": {"adversarial_sign": "literal"}, "real-faces": {"discriminator_emotions": "real-faces"},
+    "no-direct": {"direct_constraint": False},
     "absolute": {"orthogonality": "absolute-cosine", **NETWORK}, "two-steps": {"discriminator_steps": 2},
     "same-identity": {"constraint_goal": "same-identity", "constraint_network": "inception-resnet-v1"},
     "resnet50": {"constraint_network": "resnet50", "loss_weights": "fixed"},

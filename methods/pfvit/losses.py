@@ -49,27 +49,32 @@ def wanted(labels: Tensor, classes: int, real: bool) -> Tensor:
 
 
 def discrimination(answers: Tensor, targets: Tensor) -> Tensor:
-    """Eq. 7, scalar: binary cross-entropies of the K + 1 outputs added up, averaged over images.
+    """Eq. 7 of each image, (B,): binary cross-entropies of the K + 1 outputs added up.
 
     Args:
         answers: logits (B, K + 1).
         targets: float (B, K + 1).
     """
-    return F.binary_cross_entropy_with_logits(answers.float(), targets, reduction="none").sum(dim=1).mean()
+    return F.binary_cross_entropy_with_logits(answers.float(), targets, reduction="none").sum(dim=1)
 
 
-def discriminator(answers: Tensor, labels: Tensor, neutral: int) -> Tensor:
+def discriminator(answers: Tensor, labels: Tensor, neutral: int, emotions: str) -> Tensor:
     """What D minimises: Eq. 7 over real images, rebuilt faces and poker faces.
 
     Args:
         answers: logits (3B, K + 1), those three one after the other.
         labels: int64 (B,), of the real images.
         neutral: number of the neutral class.
+        emotions: `all-faces`: as printed, so that D is also taught to call every poker face neutral, whatever it looks
+            like; `real-faces`: of generated faces only whether they are real, since D "learns how to distinguish
+            emotions using real facial expressions" (section 3.2).
     """
-    classes = answers.shape[1] - 1
-    return discrimination(
-        answers, torch.cat([wanted(labels, classes, real=True), _of_generated(labels, neutral, classes, real=False)])
-    )
+    classes, count = answers.shape[1] - 1, len(labels)
+    real = discrimination(answers[:count], wanted(labels, classes, real=True))
+    targets, generated = _of_generated(labels, neutral, classes, real=False), answers[count:]
+    if emotions == "real-faces":
+        targets, generated = targets[:, classes:], generated[:, classes:]
+    return torch.cat([real, discrimination(generated, targets)]).mean()
 
 
 def adversarial(answers: Tensor, labels: Tensor, neutral: int, sign: str) -> Tensor:
@@ -84,7 +89,7 @@ def adversarial(answers: Tensor, labels: Tensor, neutral: int, sign: str) -> Ten
     """
     classes = answers.shape[1] - 1
     swapped = sign == "swapped-target"
-    loss = discrimination(answers, _of_generated(labels, neutral, classes, real=swapped))
+    loss = discrimination(answers, _of_generated(labels, neutral, classes, real=swapped)).mean()
     return loss if swapped else -loss
 
 

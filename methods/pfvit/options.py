@@ -25,6 +25,8 @@ class Options(MethodOptions):
         reconstruction: squared (mean squared error of pixels) or norm (its root, one for each image) in Eq. 6.
         adversarial_sign: swapped-target (E, S and G minimise Eq. 7 with generated faces called real) or literal (they
             maximise it).
+        discriminator_emotions: all-faces (D learns the targets of Eq. 8 from generated faces too) or real-faces (from
+            real ones alone, as section 3.2 puts it).
         direct_constraint: whether V_e and V_p of each token are to be orthogonal themselves (Eq. 2).
         constraint_network: the frozen network whose features of generated faces are to be orthogonal.
         constraint_goal: orthogonal (features of G(V_e) and G(V_p)) or same-identity (features of the poker face and of
@@ -47,6 +49,7 @@ class Options(MethodOptions):
         "discriminator_stem": ("own", "encoder"),
         "reconstruction": ("squared", "norm"),
         "adversarial_sign": ("swapped-target", "literal"),
+        "discriminator_emotions": ("all-faces", "real-faces"),
         "constraint_network": NETWORKS,
         "constraint_goal": ("orthogonal", "same-identity"),
         "orthogonality": ("squared-cosine", "absolute-cosine"),
@@ -65,6 +68,7 @@ class Options(MethodOptions):
     discriminator_stem: str = "own"
     reconstruction: str = "squared"
     adversarial_sign: str = "swapped-target"
+    discriminator_emotions: str = "all-faces"
     direct_constraint: bool = True
     constraint_network: str = "none"
     constraint_goal: str = "orthogonal"

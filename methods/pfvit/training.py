@@ -114,7 +114,7 @@ class Training(Supervised):
         for _ in range(self.options.discriminator_steps):
             with self.context.autocast():
                 answers = self.net.discriminator(faces)
-            loss = losses.discriminator(answers, targets, self.neutral)
+            loss = losses.discriminator(answers, targets, self.neutral, self.options.discriminator_emotions)
             self.discriminator_optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.discriminator_optimizer.step()
