@@ -7,8 +7,8 @@ A plug-in is a function or class under a decorator with literal arguments:
 
 The registry reads those decorators from the source with `ast`, so that listing and planning never import torch, and
 imports the module only when the plug-in is used. Packages outside this one add theirs through the entry-point groups
-`ferbench.methods`, `ferbench.datasets`, `ferbench.augmentations`, `ferbench.figures` and `ferbench.measures`, each naming
-a module.
+`ferbench.methods`, `ferbench.datasets`, `ferbench.augmentations`, `ferbench.figures` and `ferbench.measures`, each
+naming a module.
 """
 
 from __future__ import annotations

@@ -60,6 +60,12 @@ def test_emotions_from_real_faces_alone(answers: Tensor) -> None:
     assert float(found) == pytest.approx((of_real + of_generated) / 9, rel=1e-5)
 
 
+def test_looking_for_what_remains(answers: Tensor) -> None:
+    """A poker face is called what its input is."""
+    expected = sum(entropy(row, target) for row, target in zip(answers.tolist(), REAL + REBUILT + REBUILT)) / 9
+    assert float(losses.discriminator(answers, LABELS, NEUTRAL, "remains")) == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_others_minimise_it_with_generated_faces_called_real(answers: Tensor) -> None:
     generated = answers[3:]
     targets = called_real(REBUILT + POKER)

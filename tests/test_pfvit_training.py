@@ -242,6 +242,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "token": {"separator": "token", "separator_reduction": 4}, "self": {"fusion": "self"},
     "encoder-stem": {"discriminator_stem": "encoder"}, "norm": {"reconstruction": "norm"},
     "literal": {"adversarial_sign": "literal"}, "real-faces": {"discriminator_emotions": "real-faces"},
+    "remains": {"discriminator_emotions": "remains"}, "ramp": {"adversarial_ramp": 4, "neutral_weight": 2.0},
     "no-direct": {"direct_constraint": False},
     "absolute": {"orthogonality": "absolute-cosine", **NETWORK}, "two-steps": {"discriminator_steps": 2},
     "same-identity": {"constraint_goal": "same-identity", "constraint_network": "inception-resnet-v1"},
@@ -380,22 +381,25 @@ GOLDEN: dict[str, tuple[dict[str, Any], list[float]]] = {
     "encoder-stem": ({"discriminator_stem": "encoder"}, [6.406547, 5.272752, 5.149117]),
     "norm": ({"reconstruction": "norm"}, [6.406547, 5.343165, 5.238452]),
     "literal": ({"adversarial_sign": "literal"}, [3.203273, 2.539959, 2.493728]),
+    "real-faces": ({"discriminator_emotions": "real-faces"}, [6.406547, 5.364845, 5.245255]),
+    "remains": ({"discriminator_emotions": "remains"}, [6.406547, 5.368567, 5.248325]),
+    "ramp": ({"adversarial_ramp": 4, "neutral_weight": 2.0}, [4.80491, 4.608525, 4.878307]),
     "no-direct": ({"direct_constraint": False}, [4.80491, 3.94293, 3.990793]),
-    "resnet18": ({"constraint_network": "resnet18"}, [8.008183, 6.804778, 6.633549]),
+    "resnet18": ({"constraint_network": "resnet18"}, [8.008183, 6.822158, 6.655405]),
     "absolute": (
         {"orthogonality": "absolute-cosine", "constraint_network": "resnet18"},
-        [8.008183, 6.844831, 6.847648],
+        [8.008183, 6.854451, 6.859858],
     ),
     "same-identity": (
         {"constraint_network": "inception-resnet-v1", "constraint_goal": "same-identity"},
-        [8.008183, 7.062018, 6.677798],
+        [8.008183, 6.819596, 6.701224],
     ),
     "mae-encoder": ({"constraint_network": "mae-encoder", "loss_weights": "fixed"}, [8.15893, 6.23243, 6.246387]),
     "two-steps": ({"discriminator_steps": 2, "discriminator_learning_rate": 0.01}, [6.406547, 5.42463, 5.609601]),
     "multitask": ({"multitask": True}, [6.835294, 5.980193, 5.673902]),
     "masked": ({"multitask": True, "train_mask": 0.75}, [6.498563, 6.316203, 5.520645]),
-    "stem": ({}, [5.803276, 5.541695, 5.563542]),
-    "declared": ({}, [5.844746, 5.614737, 5.431579]),
+    "stem": ({}, [6.325755, 6.963391, 6.668299]),
+    "declared": ({}, [5.892445, 5.66291, 5.26698]),
 }
 
 

@@ -43,7 +43,7 @@ SIZES: dict[str, dict[str, Size]] = {
     "short": {
         "tiny": Size(8, 96, 4, 3, 64, 2, 2, stem=32),
         "small": Size(8, 160, 4, 5, 96, 2, 3, stem=32),
-        "base": Size(8, 192, 6, 6, 128, 2, 4, stem=32),
+        "base": Size(8, 192, 4, 6, 128, 2, 4, stem=32),
     },
     "quick": {
         "tiny": Size(8, 64, 2, 2, 48, 1, 2, stem=16),

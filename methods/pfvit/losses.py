@@ -67,11 +67,13 @@ def discriminator(answers: Tensor, labels: Tensor, neutral: int, emotions: str) 
         neutral: number of the neutral class.
         emotions: `all-faces`: as printed, so that D is also taught to call every poker face neutral, whatever it looks
             like; `real-faces`: of generated faces only whether they are real, since D "learns how to distinguish
-            emotions using real facial expressions" (section 3.2).
+            emotions using real facial expressions" (section 3.2); `remains`: of poker faces the label of their input,
+            so that D looks for what is left of it while the generator is asked for a neutral face.
     """
     classes, count = answers.shape[1] - 1, len(labels)
     real = discrimination(answers[:count], wanted(labels, classes, real=True))
-    targets, generated = _of_generated(labels, neutral, classes, real=False), answers[count:]
+    named = torch.cat([labels, labels if emotions == "remains" else torch.full_like(labels, neutral)])
+    targets, generated = wanted(named, classes, real=False), answers[count:]
     if emotions == "real-faces":
         targets, generated = targets[:, classes:], generated[:, classes:]
     return torch.cat([real, discrimination(generated, targets)]).mean()
@@ -89,13 +91,9 @@ def adversarial(answers: Tensor, labels: Tensor, neutral: int, sign: str) -> Ten
     """
     classes = answers.shape[1] - 1
     swapped = sign == "swapped-target"
-    loss = discrimination(answers, _of_generated(labels, neutral, classes, real=swapped)).mean()
+    named = torch.cat([labels, torch.full_like(labels, neutral)])  # rebuilt faces keep their labels
+    loss = discrimination(answers, wanted(named, classes, real=swapped)).mean()
     return loss if swapped else -loss
-
-
-def _of_generated(labels: Tensor, neutral: int, classes: int, real: bool) -> Tensor:
-    """Targets (2B, K + 1) of rebuilt faces, which keep their labels, and of poker faces, which are neutral."""
-    return wanted(torch.cat([labels, torch.full_like(labels, neutral)]), classes, real)
 
 
 def orthogonality(first: Tensor, second: Tensor, kind: str) -> Tensor:

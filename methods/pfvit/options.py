@@ -25,8 +25,8 @@ class Options(MethodOptions):
         reconstruction: squared (mean squared error of pixels) or norm (its root, one for each image) in Eq. 6.
         adversarial_sign: swapped-target (E, S and G minimise Eq. 7 with generated faces called real) or literal (they
             maximise it).
-        discriminator_emotions: all-faces (D learns the targets of Eq. 8 from generated faces too) or real-faces (from
-            real ones alone, as section 3.2 puts it).
+        discriminator_emotions: all-faces (D learns the targets of Eq. 8 from generated faces too), real-faces (from
+            real ones alone, as section 3.2 puts it) or remains (of poker faces it learns the label of their input).
         direct_constraint: whether V_e and V_p of each token are to be orthogonal themselves (Eq. 2).
         constraint_network: the frozen network whose features of generated faces are to be orthogonal.
         constraint_goal: orthogonal (features of G(V_e) and G(V_p)) or same-identity (features of the poker face and of
@@ -34,6 +34,8 @@ class Options(MethodOptions):
         orthogonality: squared-cosine or absolute-cosine.
         loss_weights: balanced (each term brought to the size of the emotion loss by its mean over the first
             `balancing_steps` steps) or fixed; either is multiplied by the weights below.
+        neutral_weight: of the second term of Eq. 6, which is about neutral faces, within the reconstruction loss.
+        adversarial_ramp: steps over which the adversarial term grows from nothing to its weight; 0: all there at once.
         discriminator_learning_rate, discriminator_beta1, discriminator_beta2: of the discriminator's Adam; its learning
             rate follows the recipe's schedule.
         discriminator_steps: its steps for each step of the others.
@@ -49,7 +51,7 @@ class Options(MethodOptions):
         "discriminator_stem": ("own", "encoder"),
         "reconstruction": ("squared", "norm"),
         "adversarial_sign": ("swapped-target", "literal"),
-        "discriminator_emotions": ("all-faces", "real-faces"),
+        "discriminator_emotions": ("all-faces", "real-faces", "remains"),
         "constraint_network": NETWORKS,
         "constraint_goal": ("orthogonal", "same-identity"),
         "orthogonality": ("squared-cosine", "absolute-cosine"),
@@ -59,6 +61,7 @@ class Options(MethodOptions):
     least: ClassVar[Mapping[str, float]] = {
         "separator_reduction": 1, "balancing_steps": 1, "discriminator_steps": 1, "train_mask": 0, "test_mask": 0,
         "reconstruction_weight": 0, "adversarial_weight": 0, "direct_weight": 0, "network_weight": 0,
+        "neutral_weight": 0, "adversarial_ramp": 0,
         "discriminator_learning_rate": 0, "discriminator_beta1": 0, "discriminator_beta2": 0,
     }  # fmt: skip
 
@@ -79,6 +82,8 @@ class Options(MethodOptions):
     adversarial_weight: float = 1.0
     direct_weight: float = 1.0
     network_weight: float = 1.0
+    neutral_weight: float = 1.0
+    adversarial_ramp: int = 0
     discriminator_learning_rate: float = 1e-4
     discriminator_beta1: float = 0.5
     discriminator_beta2: float = 0.999

@@ -91,7 +91,8 @@ class Training(Supervised):
 
         neutral = losses.neutral_reconstruction(poker, images, targets, self.neutral, self.options.reconstruction)
         terms = {
-            "reconstruction": losses.reconstruction(rebuilt, images, self.options.reconstruction) + neutral,
+            "reconstruction": losses.reconstruction(rebuilt, images, self.options.reconstruction)
+            + self.options.neutral_weight * neutral,
             "adversarial": self._adversarial(images, rebuilt, poker, targets),
         }
         if self.options.direct_constraint:
@@ -142,7 +143,9 @@ class Training(Supervised):
     def _train_others(self, emotion: Tensor, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The step of encoder, separator, generator and classifier; returns their loss and its weights."""
         weights = self.balance.weights(emotion, terms)
-        loss = emotion + (weights * torch.stack([terms[name] for name in self.balance.names])).sum()
+        ramp = min(1.0, self.steps / self.options.adversarial_ramp) if self.options.adversarial_ramp else 1.0
+        counted = {**terms, "adversarial": terms["adversarial"] * ramp}
+        loss = emotion + (weights * torch.stack([counted[name] for name in self.balance.names])).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
