@@ -291,6 +291,8 @@ def test_a_reader_is_sent_to_rows_that_the_profile_can_run() -> None:
 # ------------------------------------------------------------------------------------------------------- other readings
 SWITCHES: dict[str, dict[str, Any]] = {
     "literal-sign": {"adversarial_sign": "literal"},
+    "real-emotions": {"discriminator_emotions": "real-faces"},
+    "remains": {"discriminator_emotions": "remains"},
     "norm": {"reconstruction": "norm"},
     "token-separator": {"separator": "token"},
     "self-fusion": {"fusion": "self"},
