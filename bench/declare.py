@@ -83,7 +83,7 @@ class Figure(Declared):
     network of the figure classifies correctly, else the first. `fallback` takes the place of `experiments` where a file
     that those name is missing or the profile goes without it; its titles say what is not the paper's about them. In
     place of an experiment either may name `stage:<role>`: that stage's network, which gets images of `protocol` too.
-    `drawn_with` names tables that the figure comes with, unasked, where all its networks are there by then.
+    `drawn_with` names tables and reports that the figure comes with, unasked, where all its networks are there by then.
     """
 
     id: str
@@ -204,7 +204,8 @@ class Declarations:
                 role = name.removeprefix(STAGE)
                 _get("stage", role, self.stages) if role != name else self.experiment(name)
             for name in figure.drawn_with:
-                self.table(name)
+                if name not in self.reports:
+                    self.table(name)
 
     def table(self, name: str) -> Table:
         if name in self.reports:

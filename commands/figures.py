@@ -26,9 +26,11 @@ def figures_of(declared: declare.Declarations, tables: Sequence[declare.Table]) 
     return [figure for figure in declared.figures.values() if (figure.paper, figure.protocol) in asked]
 
 
-def unasked(declared: declare.Declarations, tables: Sequence[declare.Table]) -> list[declare.Figure]:
-    """The figures that come with the tables asked for."""
-    names = {table.id for table in tables}
+def unasked(
+    declared: declare.Declarations, tables: Sequence[declare.Table], reports: Sequence[declare.Report] = ()
+) -> list[declare.Figure]:
+    """The figures that come with the tables and reports asked for."""
+    names = {one.id for one in (*tables, *reports)}
     return [figure for figure in declared.figures.values() if not names.isdisjoint(figure.drawn_with)]
 
 

@@ -156,7 +156,7 @@ def main(args: argparse.Namespace) -> int:
     if args.figures:
         draw_figures(declared, figures, profile, results, root, seeds[0], asked, args.device)
     else:
-        coming = unasked(declared, tables)
+        coming = unasked(declared, tables, ours)
         draw_figures(declared, coming, profile, results, root, seeds[0], asked, args.device, if_ready=True)
     return FAILED if failed or uncounted else BLOCKED if blocked else DONE
 
