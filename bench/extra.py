@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from bench import matrix, weights
 from bench.data import source
-from bench.declare import Claim, Declarations, ProfileName, Table
+from bench.declare import PROFILES, Claim, Declarations, ProfileName, Table
 from bench.errors import UserError
 
 Mode = Literal["auto", "all", "none"]
@@ -91,7 +91,8 @@ def unanswerable(declared: Declarations, table: Table, claim: Claim, profile: Pr
     """Why a cell gets no number under a profile: the profile changes what its row is about. None where it gets one.
 
     That is a file that the experiment names, on real data; or an option or another augmentation that an asked row
-    sets, which would then differ from the row it stands for in another way than its title says, or not at all.
+    sets, which would then differ from the row it stands for in another way than its title says, or not at all; or
+    another profile than a row's own.
     """
     if not claim.experiment or claim.metric.startswith("parameters"):
         return None
@@ -105,6 +106,9 @@ def unanswerable(declared: Declarations, table: Table, claim: Claim, profile: Pr
         named = " or ".join(f"'{title}'" for title in titles)
         hint = f"see the row {named} below the table" if titles else "use --profile paper"
         return UserError(f"profile {profile} goes without {', '.join(gone)}", hint)
+    own = next((row.profiles for row in table.extra if row.id == claim.row), PROFILES)
+    if profile not in own:
+        return UserError(f"not declared for profile {profile}", f"use --profile {' or '.join(own)}")
     asked_rows = {row.id for row in table.extra if row.run == "asked"}
     scaled = _scaled(declared, table, claim, profile) if claim.row in asked_rows else ()
     if scaled:

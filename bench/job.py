@@ -133,6 +133,7 @@ def _build(
     )  # fmt: skip
     model = Spec(experiment.id, experiment.backbone, run.pretraining, run.options)
     method: Method = registry.find("method", experiment.method).load()(model, run.recipe, context)
+    launch.check_network(run, method.net, parallel.size())
     if method.classifies and not protocol.classes:
         raise UserError(f"{run.name}: {experiment.method} classifies, {protocol.id} has no classes", "use another one")
     if run.front and method.front is None:

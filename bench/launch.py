@@ -12,10 +12,14 @@ import signal
 import sys
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from bench import registry
 from bench.errors import UserError
 from bench.matrix import Run
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FAILED, INTERRUPTED = 1, 130  # as bench.job
 
@@ -44,6 +48,20 @@ def check(run: Run, processes: int) -> None:
         near = [max(n for n in fits if n < processes), *[n for n in fits if n > processes][:1]]
         ways = " or ".join(f"--processes {count}" for count in near)
         raise UserError(f"{run.name}: a batch of {batch} does not divide by {processes} processes", f"use {ways}")
+
+
+def check_network(run: Run, net: nn.Module, processes: int) -> None:
+    """Refuse processes for a network that looks across the images of a batch, of which each sees a share alone.
+
+    Raises:
+        UserError: it has batch norm, as miniatures of networks without may; names the first.
+    """
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    found = next((name for name, part in net.named_modules() if isinstance(part, _BatchNorm)), "")
+    if processes > 1 and found:
+        message = f"{run.name}: its network has batch norm ({found}), which needs the whole batch"
+        raise UserError(f"{message}: {processes} processes cannot share it", "leave --processes out")
 
 
 def main(arguments: list[str]) -> int:

@@ -13,6 +13,8 @@ from bench import registry, store
 from bench.declare import RECIPE_FIELDS, ROOT, Claim, Declarations, Entry, ProfileName, Table
 from bench.errors import UserError
 
+LOOP = ("loop.py", "method.py", "parallel.py", "splits.py")  # the files of bench/ that every run goes through
+
 
 @dataclass(frozen=True)
 class Run:
@@ -145,7 +147,7 @@ class Run:
             "method": registry.find("method", experiment.method).source_hash(),
             "augmentation": registry.find("augmentation", self.augmentation).source_hash(),
             "dataset": registry.find("dataset", self.entry.protocol.dataset).source_hash(),
-            "loop": registry.hash_files([ROOT / "bench" / name for name in ("loop.py", "method.py", "splits.py")]),
+            "loop": registry.hash_files([ROOT / "bench" / name for name in LOOP]),
             **({"test transform": registry.find("augmentation", other).source_hash()} if other else {}),
         }
 

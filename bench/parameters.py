@@ -52,13 +52,19 @@ def outdated(declared: Declarations, results: Path, experiments: Collection[str]
     return found
 
 
-def count(declared: Declarations, experiments: Iterable[str], results: Path) -> list[str]:
+def count(
+    declared: Declarations, experiments: Iterable[str], results: Path, force: bool = False
+) -> tuple[list[str], list[str]]:
     """Build the networks in the paper profile, without memory, and write the counts of their parts.
 
+    An experiment whose rows say the same stays as it is, unless `force`.
+
     Returns:
-        What could not be counted, one message each; everything else is in the file.
+        Which rows of today's networks said something else, and what could not be counted, one message each;
+        everything that could is in the file.
     """
-    found, problems = [], []
+    found: list[dict[str, str]] = []
+    problems = []
     code = provenance.commit()
     for experiment in experiments:
         try:
@@ -69,16 +75,36 @@ def count(declared: Declarations, experiments: Iterable[str], results: Path) -> 
         about = {"experiment": experiment, **_network(declared, experiment), "commit": code}
         about["finished"] = provenance.now()
         found += [{**about, "part": part, "parameters": str(number)} for part, number in parts.items()]
+    return _write(declared, found, results, force), problems
+
+
+def _write(declared: Declarations, found: Iterable[dict[str, str]], results: Path, force: bool) -> list[str]:
+    """Bring the file up to date; which of its rows of today's networks were wrong, a message each."""
+    counted: dict[str, list[dict[str, str]]] = {}
+    for row in found:
+        counted.setdefault(row["experiment"], []).append(row)
+    wrong = []
     with FileLock(_created(results) / ".lock"):
-        counted = {row["experiment"] for row in found}
-        kept = [row for row in store.read_rows(results / FILE) if row["experiment"] not in counted]
+        before = store.read_rows(results / FILE)
+        for experiment, rows in list(counted.items()):
+            said = [row for row in before if row["experiment"] == experiment]
+            if _numbers(said) == _numbers(rows) and not force:
+                del counted[experiment]
+            elif said and all(_current(declared, row) for row in said) and _numbers(said) != _numbers(rows):
+                wrong.append(f"{results / FILE}: the rows of {experiment} are not what its network has")
+        kept = [row for row in before if row["experiment"] not in counted]
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows([*kept, *found])
-        if found:
+        writer.writerows([*kept, *(row for rows in counted.values() for row in rows)])
+        if counted:
             store.write_text(results / FILE, text.getvalue())
-    return problems
+    return wrong
+
+
+def _numbers(rows: Iterable[dict[str, str]]) -> list[tuple[str, ...]]:
+    """What rows say, but for who counted when."""
+    return sorted(tuple(row[name] for name in ("part", "parameters", *NETWORK)) for row in rows)
 
 
 def _created(folder: Path) -> Path:

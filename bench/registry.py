@@ -89,12 +89,14 @@ class Registered:
     def source_hash(self) -> str:
         """Hash of the plug-in's Python files: its folder where it has one, else its file and those named after it.
 
-        With them go the modules of methods/ that they import, and those that these import.
+        With them go the modules of methods/ that they import, for augmentations also those of bench/data/, and those
+        that these import.
         """
         folder = self.path.parent
         alone = folder == ROOT / HOMES[self.kind]
         own = [self.path, *folder.glob(f"{self.path.stem}_*.py")] if alone else list(folder.glob("*.py"))
-        return hash_files([*own, *_imported(own)])
+        followed = ("methods.", "bench.data.") if self.kind == "augmentation" else ("methods.",)
+        return hash_files([*own, *_imported(own, followed)])
 
 
 def hash_files(files: Iterable[Path]) -> str:
@@ -102,12 +104,17 @@ def hash_files(files: Iterable[Path]) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(set(files)))).hexdigest()[:16]
 
 
-def _imported(files: Iterable[Path]) -> set[Path]:
-    """Modules of methods/ that files import, and those that these import; read from their source, never imported."""
+def _imported(files: Iterable[Path], followed: tuple[str, ...]) -> set[Path]:
+    """Modules whose names begin with one of `followed` that files import, and those that these import in turn.
+
+    They are read from their source, never imported.
+    """
     found: set[Path] = set()
     waiting = list(files)
     while waiting:
         for name in _imports(waiting.pop().read_bytes()):
+            if not name.startswith(followed):
+                continue
             path = ROOT.joinpath(*name.split("."))
             for file in (path.with_suffix(".py"), path / "__init__.py"):
                 if file.is_file() and file not in found:
@@ -118,7 +125,7 @@ def _imported(files: Iterable[Path]) -> set[Path]:
 
 @lru_cache(maxsize=256)
 def _imports(source: bytes) -> tuple[str, ...]:
-    """Dotted names under methods/ that a source imports; `from a import b` may name the module a.b."""
+    """Dotted names that a source imports; `from a import b` may name the module a.b."""
     try:
         nodes = list(ast.walk(ast.parse(source)))
     except (SyntaxError, ValueError):
@@ -127,7 +134,7 @@ def _imports(source: bytes) -> tuple[str, ...]:
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(name for name in names if name.startswith("methods."))
+    return tuple(names)
 
 
 def find(kind: Kind, name: str) -> Registered:

@@ -136,16 +136,30 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV file as dicts of text; empty when there is none yet.
 
     Raises:
-        UserError: a row with too few or too many fields; names file and row.
+        UserError: a row with too few or too many fields, or text that is not UTF-8; names file and row.
     """
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows: list[dict[Any, Any]] = list(csv.DictReader(stream))
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows: list[dict[Any, Any]] = list(csv.DictReader(stream))
+    except UnicodeDecodeError:
+        lines = enumerate(path.read_bytes().splitlines(), start=1)
+        number = next(n for n, line in lines if not _is_utf8(line))
+        hint = "save it as UTF-8 (a spreadsheet calls that 'CSV UTF-8'), or restore the file"
+        raise UserError(f"{path}, line {number}: not UTF-8 text", hint) from None
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise UserError(f"{path}, row {number}: not as many fields as the header", "correct or remove the row")
     return rows
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def sha256_file(path: Path) -> str:

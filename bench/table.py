@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, PrivateAttr, field_validator
 
 from bench.errors import UserError, unknown
-from bench.recipe import Declared
+from bench.recipe import PROFILES, Declared, ProfileName
 
 TRAINED_SELECTIONS = ("last", "last-k", "test-best", "val-best")
 SELECTIONS = (*TRAINED_SELECTIONS, "released")  # released: weights that were trained elsewhere, evaluated once
@@ -64,7 +64,8 @@ class ExtraRow(Declared):
 
     It answers with the protocol and metric of the row it stands for. `run: fallback` rows run, on real data, where an
     external file of that row is missing or the profile goes without it: of several for one cell, the first whose own
-    files are at hand. `asked` rows run only with --extra all.
+    files are at hand. `asked` rows run only with --extra all. Where a profile's miniatures have no such part as the row
+    is about, `profiles` names those under which it runs.
     """
 
     id: str
@@ -74,6 +75,7 @@ class ExtraRow(Declared):
     instead_of: str  # id of a printed row of the same table, not a cited one
     columns: tuple[str, ...] = ()  # empty: those of the row it stands for
     run: Literal["fallback", "asked"] = "asked"
+    profiles: tuple[ProfileName, ...] = PROFILES
     why: str = Field(min_length=1)  # what is not the paper's about it, and what it is for
 
 

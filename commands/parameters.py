@@ -15,7 +15,7 @@ def count_parameters(
     declared: declare.Declarations, args: argparse.Namespace, claims: Iterable[declare.Claim],
     profile: declare.ProfileName, results: Path,
 ) -> bool:  # fmt: skip
-    """Count what claims ask for and is not counted yet, or is by another version; with --plan only say so.
+    """Count what claims ask for: what the file says is not trusted; with --plan only say what it lacks.
 
     Args:
         results: the folder of parameters.csv, the same for all profiles: networks are built as the paper has them.
@@ -28,10 +28,13 @@ def count_parameters(
     wanted = [e for e in parameters.asked(passing) if declared.experiment(e).method in built]
     known = {experiment for experiment, _ in parameters.known(declared, results)}
     missing = [experiment for experiment in wanted if args.force or experiment not in known]
-    if not missing:
+    if missing:
+        print(f"parameters to count (no data, no training): {', '.join(missing)}", flush=True)
+    if args.plan or not wanted:
         return False
-    print(f"parameters to count (no data, no training): {', '.join(missing)}", flush=True)
-    problems = [] if args.plan else parameters.count(declared, missing, results)
+    corrected, problems = parameters.count(declared, wanted, results, args.force)
+    for text in corrected:
+        print(f"warning: {text}: counted again", file=sys.stderr)
     for problem in problems:
         print(f"warning: not counted: {problem}", file=sys.stderr)
     return bool(problems)

@@ -109,6 +109,24 @@ def test_counts_of_another_network_are_not_used(
     assert [row["parameters"] for row in rows(tmp_path)] == ["260", "120"]
 
 
+def test_what_was_written_by_hand_is_counted_again(
+    counted: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert table(tmp_path) == 0
+    before = (tmp_path / "parameters.csv").read_bytes()
+    rewrite(tmp_path, parameters="1")
+    capsys.readouterr()
+    assert table(tmp_path) == 0
+    shown = capsys.readouterr()
+    assert "parameters.csv: the rows of tiny-plain are not what its network has: counted again" in shown.err
+    assert "2 reproduced" in shown.out
+    assert [row["parameters"] for row in rows(tmp_path)] == ["260", "120"]
+    (tmp_path / "parameters.csv").write_bytes(before)
+    assert table(tmp_path) == 0
+    assert "counted again" not in capsys.readouterr().err
+    assert (tmp_path / "parameters.csv").read_bytes() == before
+
+
 def test_other_counts_stay_and_force_counts_again(counted: Any, tmp_path: Path) -> None:
     assert table(tmp_path) == 0
     other = {**rows(tmp_path)[0], "experiment": "tiny"}

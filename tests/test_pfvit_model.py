@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from helpers_pfvit import CLASSES, SIZE, SMALLEST, build_small, faces, small
+from helpers_pfvit import CLASSES, SIZE, SMALLEST, build_small, changed, faces, small, snapshot
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.errors import UserError
 from bench.method import macs, parameter_counts
 from methods.mae.sizes import SIZES
 from methods.mae.vit import shuffled, unpatchify
@@ -139,6 +141,26 @@ def test_cross_fusion_begins_as_a_look_up(scale: str) -> None:
     assert similar.mean() > 0.8
     assert (fusion.norm_key.weight == 0).all()
     assert fusion.norm_key.weight.requires_grad
+
+
+def test_cross_fusion_may_begin_with_random_weights() -> None:
+    """Everything else has the same first weights; what it adds has nothing to do with each place's own token."""
+    nets = {start: small(fusion_start=start) for start in ("look-up", "random")}
+    own = {name for name, _ in nets["random"].generator.fusion.named_parameters(prefix="generator.fusion")}  # type: ignore[union-attr]
+    differing = changed(nets["look-up"], snapshot(nets["random"]))
+    assert "generator.fusion.norm_key.weight" in differing
+    assert differing < own
+    fusion, positions = nets["random"].generator.fusion, nets["random"].generator.decoder.pos_embed
+    assert fusion is not None
+    tokens = 5 * torch.randn(2, positions.shape[1], positions.shape[2])
+    answered = fusion(positions, tokens, positions) - positions
+    assert torch.cosine_similarity(answered, tokens, dim=2)[:, 1:].mean() < 0.4
+
+
+@pytest.mark.parametrize("others", [{"fusion": "self"}, {"multitask": True}])
+def test_nothing_but_the_cross_fusion_has_a_start(others: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="fusion_start random is of the cross fusion"):
+        Options(fusion_start="random", **others)
 
 
 def test_generator_asks_with_mask_tokens_and_positions() -> None:

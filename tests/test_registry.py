@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from helpers_engine import ROOT
 
-from bench import registry
+from bench import matrix, registry
 from bench.errors import UserError
 
 pytest_plugins = ("helpers_engine",)
@@ -123,6 +123,31 @@ def test_the_source_hash_follows_what_is_imported_from_other_rooms(
     assert hashed() == first
     alone = hashed("from bench import registry\n")
     assert alone == registry.hash_files([methods / f"{name}.py"])
+
+
+def test_the_hash_of_an_augmentation_covers_what_it_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "bench" / "data"
+    data.mkdir(parents=True)
+    (data / "shared.py").write_text("from bench.data.deeper import shade\n")
+    (data / "deeper.py").write_text("")
+    (data / "other.py").write_text('@augmentation("mine", version=1)\ndef mine(images): ...\n')
+    (data / "mine_augment.py").write_text("from bench.data.shared import uniform\n" + (data / "other.py").read_text())
+    (data / "other.py").write_text("")
+    monkeypatch.setattr(registry, "ROOT", tmp_path)
+    registry.available.cache_clear()
+    mine = registry.find("augmentation", "mine")
+    assert mine.source_hash() == registry.hash_files(data / f"{name}.py" for name in ("mine_augment", "shared", "deeper"))
+
+
+def test_our_augmentations_share_the_file_that_they_draw_with() -> None:
+    data = ROOT / "bench" / "data"
+    for name, files in {
+        "fervt-common": ["augment.py"],
+        "pfvit-paper": ["augment.py", "nresizer_augment.py", "pfvit_augment.py"],
+    }.items():
+        found = registry.find("augmentation", name)
+        assert found.source_hash() == registry.hash_files(data / file for file in files), name
+    assert "parallel.py" in matrix.LOOP
 
 
 def test_our_methods_own_what_their_hash_covers() -> None:

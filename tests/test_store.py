@@ -142,6 +142,16 @@ def test_a_damaged_result_is_named(tmp_path: Path, harm: Callable[[Path], object
     assert "run again" in caught.value.hint
 
 
+def test_a_csv_that_is_no_utf8_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_bytes("run,device\n1,größer\n2,größer\n".encode())
+    assert [row["device"] for row in store.read_rows(path)] == ["größer", "größer"]
+    path.write_bytes("run,device\n1,größer\n".encode() + "2,größer\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"runs\.csv, line 3: not UTF-8 text") as caught:
+        store.read_rows(path)
+    assert "save it as UTF-8" in caught.value.hint
+
+
 def test_a_run_is_done_when_its_result_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FERBENCH_CACHE", str(tmp_path / "cache"))
     results = tmp_path / "results"

@@ -46,8 +46,8 @@ SIZES: dict[str, dict[str, Size]] = {
         "base": Size(8, 192, 4, 6, 128, 2, 4, stem=32),
     },
     "quick": {
-        "tiny": Size(8, 64, 2, 2, 48, 1, 2, stem=16),
-        "small": Size(8, 96, 2, 3, 64, 1, 2, stem=24),
+        "tiny": Size(8, 96, 2, 3, 48, 1, 2, stem=32),
+        "small": Size(8, 112, 2, 4, 64, 1, 2, stem=32),
         "base": Size(8, 128, 2, 4, 96, 1, 3, stem=32),
     },
 }

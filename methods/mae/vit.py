@@ -52,7 +52,7 @@ def initialise(module: nn.Module) -> None:
             nn.init.normal_(parameter, std=0.02)
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
-            nn.init.xavier_uniform_(part.weight.view(len(part.weight), -1))
+            nn.init.xavier_uniform_(part.weight.flatten(1))  # a classifier of no classes may be empty
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
 

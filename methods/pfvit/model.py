@@ -56,7 +56,7 @@ class Separator(nn.Module):
 class CrossFusion(nn.Module):
     """Multi-head cross-attention: mask tokens with positions ask, separated tokens answer (MCA of Eq. 3).
 
-    Keys are normalised, values are not, and the answer is added to what asked. It begins as a table look-up: every
+    Keys are normalised, values are not, and the answer is added to what asked. It may begin as a table look-up: every
     place asks for the token of its own position and gets it as it is, so that the pretrained decoder first sees what it
     saw in pretraining where no patch was hidden. `joint`: both together go through one self-attention block instead, of
     which the places of the mask tokens are kept ("implemented by self-attention").
@@ -166,7 +166,7 @@ class PFViT(nn.Module):
         self.discriminator = Discriminator(size, input_size, classes)
         self.classifier = nn.Linear(size.dim, classes)
         initialise(self)
-        if self.generator.fusion is not None:
+        if self.generator.fusion is not None and options.fusion_start == "look-up":
             self.generator.fusion.begin_as_look_up(self.encoder.side)
 
     def forward(self, images: Tensor, kept: Tensor | None = None) -> Tensor:

@@ -21,6 +21,7 @@ class Options(MethodOptions):
         separator: se (one mask of features for all tokens, Eq. 2) or token (a mask for each).
         separator_reduction: of its hidden layer.
         fusion: cross (MCA of Eq. 3) or self (mask tokens and tokens through one self-attention block).
+        fusion_start: of the cross fusion: look-up (each place gets the token of its own position) or random weights.
         discriminator_stem: own (a new patch embedding) or encoder (the encoder's, through the decoder's first layer).
         reconstruction: squared (mean squared error of pixels) or norm (its root, one for each image) in Eq. 6.
         adversarial_sign: swapped-target (E, S and G minimise Eq. 7 with generated faces called real) or literal (they
@@ -48,6 +49,7 @@ class Options(MethodOptions):
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "separator": ("se", "token"),
         "fusion": ("cross", "self"),
+        "fusion_start": ("look-up", "random"),
         "discriminator_stem": ("own", "encoder"),
         "reconstruction": ("squared", "norm"),
         "adversarial_sign": ("swapped-target", "literal"),
@@ -68,6 +70,7 @@ class Options(MethodOptions):
     separator: str = "se"
     separator_reduction: int = 16
     fusion: str = "cross"
+    fusion_start: str = "look-up"
     discriminator_stem: str = "own"
     reconstruction: str = "squared"
     adversarial_sign: str = "swapped-target"
@@ -95,6 +98,8 @@ class Options(MethodOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.fusion_start == "random" and (self.multitask or self.fusion == "self"):
+            raise UserError("fusion_start random is of the cross fusion", "leave it out: nothing else has a look-up")
         if (self.train_mask or self.test_mask) and not self.multitask:
             raise UserError("train_mask and test_mask are Multi-Task MAE's", "set multitask: true, or leave them out")
         if max(self.train_mask, self.test_mask) >= 1:

@@ -64,7 +64,8 @@ class Training(Supervised):
         """Refuse classes without a neutral one: it says what a poker face is."""
         if NEUTRAL not in self.context.classes:
             message = f"PF-ViT learns poker faces from the class '{NEUTRAL}', which is none of the classes here"
-            raise UserError(f"{message}: {', '.join(self.context.classes)}", "use a protocol with it")
+            hint = f"use a protocol with it; of your own data, map yours: `labels: {{Neutral: {NEUTRAL}}}` in ferbench.yaml"
+            raise UserError(f"{message}: {', '.join(self.context.classes) or 'there are none'}", hint)
 
     def to(self, device: torch.device, channels_last: bool) -> None:
         super().to(device, channels_last)
