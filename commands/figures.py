@@ -208,7 +208,10 @@ def faces_of(
 
 
 def _caption(runs: Mapping[str, matrix.Run], protocol: declare.Protocol, images: int) -> str:
-    """What every picture says: experiments, where they were tested, under which profile, with which weights."""
+    """What every picture says: experiments, where they were tested, under which profile, with which weights.
+
+    Also whose pretraining the profile goes without.
+    """
     first = next(iter(runs.values()))
     titles = ", ".join(
         f"{title}: {run.entry.experiment.id if run.entry.protocol == protocol else run.entry.id}"
@@ -216,7 +219,12 @@ def _caption(runs: Mapping[str, matrix.Run], protocol: declare.Protocol, images:
     )
     fold = f", fold {first.fold + 1} of {protocol.folds}" if protocol.folds else ""
     about = f"{protocol.id}{fold}, {images:,} test images, profile {first.profile}, seed {first.seed}"
-    return f"{titles}. {about}, weights of the last epoch."
+    dropped = {
+        title: "".join(f", but for {role}" for role in (*run.weights, *run.stages))
+        for title, run in runs.items() if run.pretraining == "none" != run.entry.experiment.pretraining
+    }  # fmt: skip
+    said = "".join(f" {title}: from random weights under this profile{rest}." for title, rest in dropped.items())
+    return f"{titles}. {about}, weights of the last epoch.{said}"
 
 
 def _examples(nets: Mapping[str, Any], faces: Faces, expression: str) -> Faces:

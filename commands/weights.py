@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
     known = {standing.role: standing for standing in weights_status.standings(declared, asked)}
     for role in asked:
         if role not in known:
-            raise unknown("weights role", role, known)
+            raise _unknown(role, known)
         if args.action != "fetch" and known[role].state == "missing":  # fetching asks the hub
             _check_backbone(declared, role)
         if known[role].stage and args.action != "show":
@@ -65,6 +65,12 @@ def main(args: argparse.Namespace) -> int:
     else:
         return _fetch(asked, args.offline, args.replace)
     return 0
+
+
+def _unknown(role: str, known: Iterable[str]) -> UserError:
+    found = unknown("weights role", role, known)
+    own = f"a role of your own needs an experiment that says `weights: [{role}]` first (docs/own-data.md)"
+    return UserError(found.message, f"{found.hint} {own}" if found.hint.endswith("?") else f"{own}; {found.hint}")
 
 
 def _check_backbone(declared: declare.Declarations, role: str) -> None:

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import run_all
-from bench import declare
+from bench import declare, matrix, weights_status
 from bench.declare import Experiment, Recipe, Table
 from bench.method import Context, Spec, Supervised
 
@@ -48,6 +48,19 @@ def test_the_example_row_of_contributing_stands_in_its_table() -> None:
         "mine",
         "ferplus-8@majority",
     )
+
+
+def test_the_experiment_on_own_pretraining_makes_its_role_known(tmp_path: Path) -> None:
+    (text,) = [block for block in blocks("docs/own-data.md", "yaml") if "experiments:" in block]
+    file = tmp_path / "mine.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert not [one for one in weights_status.standings(declare.installed()) if one.role == "mae-mine"]
+    declared = declare.load_from([*declare.table_files(), file], declare.protocol_files())
+    (found,) = [one for one in weights_status.standings(declared) if one.role == "mae-mine"]
+    assert found.experiments == ("vit-t-mine",)
+    entry = declare.Entry(experiment=declared.experiment("vit-t-mine"), protocol=declared.protocol("raf-db-7"))
+    (run,) = matrix.runs_of(declared, entry, "short", [0])
+    assert (run.pretraining, run.weights) == ("mae-mine", ("mae-mine",))
 
 
 def commands() -> list[str]:

@@ -273,6 +273,19 @@ def test_a_row_whose_option_a_profile_sets_is_left_out(tmp_path: Path) -> None:
         assert len(matrix.expand(declared, declared.table("tiny-table1").claims(), "short", [0])) == 1  # sets it too
 
 
+def test_a_row_is_left_out_under_profiles_that_it_does_not_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declared = tiny_with(tmp_path, TINY_EXTRA.replace("run: asked,", "run: asked, profiles: [paper, short],"))
+    assert asked(declared, "paper", "all") == asked(declared, "short", "all") == ["plain", "spare"]
+    assert asked(declared, "quick", "all") == ["spare"]
+    monkeypatch.setattr(declare, "load", lambda root=None: declared)
+    run_all.main(["--table", "tiny-table1", "--extra", "all", "--plan", "--results", str(tmp_path)])
+    assert "left out of tiny-table1: Plain (not declared for profile quick)" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"extra\.0\.profiles"):
+        tiny_with(tmp_path, TINY_EXTRA.replace("run: asked,", "run: asked, profiles: [papper],"))
+
+
 def test_poster_under_short_is_its_fallback_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "require", lambda roles: {})
     declared = declare.load()

@@ -102,6 +102,19 @@ def test_faces_are_the_test_split_in_every_networks_own_colours(toy_data: np.nda
         assert word in found.caption
 
 
+def test_the_caption_says_whose_pretraining_a_profile_goes_without() -> None:
+    run = toy_run("bgr")
+    assert run.entry.experiment.pretraining == "ms1m"
+    runs = {
+        "Plain": replace(run, weights=()), "Landmarks": replace(run, weights=("mobilefacenet-300w",)),
+        "Whole": replace(run, pretraining="ms1m"),
+    }  # fmt: skip
+    found = commanded._caption(runs, PROTOCOL, 33)
+    assert "Plain: from random weights under this profile. " in found
+    assert found.endswith("Landmarks: from random weights under this profile, but for mobilefacenet-300w.")
+    assert "Whole: from" not in found
+
+
 def trained(run: matrix.Run) -> tuple[POSTER, plan.Planned]:
     """A network with weights of its own in the run's folder."""
     key = f"{run.entry.experiment.id}-{len(run.options)}"

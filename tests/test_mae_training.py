@@ -190,7 +190,7 @@ GOLDEN: dict[str, tuple[dict[str, Any], list[float]]] = {
     "code": ({}, [0.70362, 0.713413, 0.670911]),
     "normalised": ({"normalised": True}, [1.154552, 1.129014, 1.072456]),
     "half": ({"mask_ratio": 0.5}, [0.72145, 0.668137, 0.659442]),
-    "stem": ({"size": WITH_STEM}, [0.689211, 0.707773, 0.657996]),
+    "stem": ({"size": WITH_STEM}, [0.701744, 0.704615, 0.689207]),
 }
 
 

@@ -23,7 +23,7 @@ from filelock import FileLock
 from helpers_engine import Job, Server, forget, house, install, predictions, quiet_environment, specify, write_spec
 from safetensors.torch import load_file
 
-from bench import declare, launch, loop, matrix, parallel, store
+from bench import declare, job, launch, loop, matrix, parallel, store
 from bench.errors import UserError
 
 MODEL = '''
@@ -255,6 +255,20 @@ def test_a_method_that_cannot_be_split_is_refused(
     jobs = start(even_server, write_spec(tmp_path, spec), tmp_path / "log", {}, {})
     assert statuses(jobs) == [1, 1]
     assert "tinynet cannot be split" in (store.run_folder(spec["key"]) / "error.txt").read_text().splitlines()[0]
+
+
+def test_a_network_with_batch_norm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A miniature of `mae`, whose networks at full size have none."""
+    declared = declare.load()
+    run = matrix.runs_of(declared, declared.entry("mae-vit-t:synth-ferplus-8"), "quick", [0])[0]
+    job._build(run, {}, 10, torch.device("cpu"))
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    with pytest.raises(UserError, match=r"mae-vit-t.*has batch norm \(encoder\.patch_embed\.proj\.layers\.1\)") as caught:
+        job._build(run, {}, 10, torch.device("cpu"))
+    assert "2 processes cannot share it" in caught.value.message
+    with torch.device("meta"):
+        method = job._build(matrix.runs_of(declared, run.entry, "paper", [0])[0], {}, 10, torch.device("meta"))
+    launch.check_network(run, method.net, 2)
 
 
 @pytest.mark.parametrize(("processes", "near"), [(3, "2 or --processes 4"), (7, "4 or --processes 8"), (20, "16")])

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from bench import registry
+from bench import declare, job, matrix, registry
 from bench.declare import RECIPE_FIELDS
 from bench.errors import UserError
 from bench.method import Context, Method, Spec, parameter_counts
@@ -68,6 +68,15 @@ def test_parameter_counts_at_224_pixels_and_seven_classes(size: str, total: int,
     with torch.device("meta"):
         net = Baseline(size_of(f"vit_{size}_patch16", "full", 224), 224, 7)
     assert parameter_counts(net) == (total, trained)  # the position table is fixed
+
+
+def test_faces_without_classes_are_refused_in_words() -> None:
+    declared = declare.load()
+    entry = declared.entry("vit-t-scratch:synth-ferplus-8")
+    bare = entry.protocol.model_copy(update={"id": "own/crawl", "classes": ()})
+    (run,) = matrix.runs_of(declared, entry.model_copy(update={"protocol": bare}), "quick", [0])
+    with pytest.raises(UserError, match="pfvit-baseline classifies, own/crawl has no classes"):
+        job._build(run, {}, 10, torch.device("cpu"))
 
 
 def test_supervised_file_gives_timms_features_and_its_positions_are_trained(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_every_choice_of_pfvit_is_declared_with_its_reason() -> None:
     told = {"fusion_start"}  # by a reading: a field of the method would be part of every key
     assert declared == {name: value for name, value in defaults.items() if name not in per_row | told}
     for name in told:
-        assert str(fields[f"reading.{name}"].value).replace("a look-up", "look-up").startswith(defaults[name])
+        assert str(fields[f"reading.{name}"].value).startswith(f"{defaults[name]}: ")
 
 
 def test_a_generator_never_starts_from_a_decoder_that_learnt_normalised_targets() -> None:
@@ -318,6 +318,15 @@ def test_other_readings_change_what_they_say() -> None:
         assert options_of(found) == options_of(base) | changed
         kept = {"id", "note", "options", *(["weights"] if name == "encoder-constraint" else [])}
         assert found.model_dump(exclude=kept) == base.model_dump(exclude=kept)
+
+
+@pytest.mark.parametrize("profile", declare.PROFILES)
+def test_miniatures_have_no_row_with_the_encoders_stem(profile: declare.ProfileName) -> None:
+    """They embed patches by convolutions, and the method refuses the switch."""
+    claims = extra.asked(DECLARED, TABLES, profile, "all")
+    runs = [run_of(DECLARED.experiment(c.experiment), profile) for c in claims if c.table == "pfvit-table4"]
+    with_stem = [run for run in runs if run.options.get("discriminator_stem") == "encoder"]
+    assert {run.options["scale_down"] for run in with_stem} == ({"full"} if profile == "paper" else set())
 
 
 def test_every_choice_among_words_has_an_experiment() -> None:

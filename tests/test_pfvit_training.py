@@ -288,6 +288,9 @@ def test_classes_without_neutral_are_refused(restoring: bool) -> None:
 
     with pytest.raises(UserError, match="from the class 'neutral', which is none of the classes here: anger, fear"):
         wrong()
+    with pytest.raises(UserError, match="none of the classes here: NEUTRAL, fear") as caught:
+        build_small(classes=("NEUTRAL", "fear"))
+    assert "`labels: {NEUTRAL: neutral}` in ferbench.yaml" in caught.value.hint
     assert build_small(classes=("anger", "fear"), restoring=True).predict(faces()).shape == (5, 2)
 
 

@@ -57,6 +57,17 @@ def kept() -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------------------------------ add
+@pytest.mark.parametrize(("role", "near"), [("mae-mine", "did you mean mae-"), ("zzz", "known: ")])
+def test_a_role_of_ones_own_needs_an_experiment(
+    role: str, near: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, said = door(capsys, "add", role, str(file))
+    assert status == 2
+    assert near in said
+    assert f"a role of your own needs an experiment that says `weights: [{role}]` first (docs/own-data.md)" in said
+    assert kept() == []
+
+
 def test_a_file_is_added_under_its_role_and_used(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = door(capsys, "add", ROLE, str(file))
     added = weights.folder() / f"{ROLE}.safetensors"

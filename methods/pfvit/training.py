@@ -64,7 +64,9 @@ class Training(Supervised):
         """Refuse classes without a neutral one: it says what a poker face is."""
         if NEUTRAL not in self.context.classes:
             message = f"PF-ViT learns poker faces from the class '{NEUTRAL}', which is none of the classes here"
-            hint = f"use a protocol with it; of your own data, map yours: `labels: {{Neutral: {NEUTRAL}}}` in ferbench.yaml"
+            near = next((name for name in self.context.classes if name.lower() == NEUTRAL), "Neutral")
+            own = f"`labels: {{{near}: {NEUTRAL}}}` in ferbench.yaml, and '{NEUTRAL}' where that lists classes"
+            hint = f"use a protocol with it; of your own data, call that class so: {own}"
             raise UserError(f"{message}: {', '.join(self.context.classes) or 'there are none'}", hint)
 
     def to(self, device: torch.device, channels_last: bool) -> None:

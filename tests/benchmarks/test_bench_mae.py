@@ -14,14 +14,19 @@ import torch
 from gpu_peak import share_of_peak
 from torch import Tensor
 
+from bench import declare
 from bench.method import Context
 from bench.recipe import RECIPE_FIELDS
 from methods.mae import Pretraining
 from methods.mae.model import MAE
 from methods.mae.sizes import size_of
 
+QUICK = declare.load().recipe("mae-code").values("quick")
 # backbone, scale, pixels, batch
-CASES = {"quick": ("vit_base_patch16", "quick", 64, 32), "vit-t": ("vit_tiny_patch16", "full", 224, 4)}
+CASES = {
+    "quick": ("vit_base_patch16", "quick", QUICK["input_size"], QUICK["batch_size"]),
+    "vit-t": ("vit_tiny_patch16", "full", 224, 4),
+}
 RECIPE = {name: value for name, value in RECIPE_FIELDS.items() if isinstance(value, (int, float, str, list))} | {
     "optimizer": "adamw", "learning_rate": 1e-4, "betas": [0.9, 0.95], "weight_decay": 0.05, "batch_size": 8,
     "epochs": 1, "loss": "masked-pixels",

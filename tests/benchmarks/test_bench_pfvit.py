@@ -1,6 +1,6 @@
 """A training step of PF-ViT against its plain baseline's, on one CPU thread; what generating once saves; GPU's share.
 
-Small sizes are those of profile quick: 64 pixels, 64 patches. Times depend on the machine, their ratios hardly.
+Small sizes, pixels and batch are those of profile quick. Times depend on the machine, their ratios hardly.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import pytest
 import torch
 from gpu_peak import share_of_peak
 
-from bench import registry
+from bench import declare, registry
 from bench.declare import RECIPE_FIELDS
 from bench.method import Context, Spec
 
 CLASSES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
-BATCH = 32
+RECIPES = {profile: declare.load().recipe("pfvit-paper").values(profile) for profile in ("paper", "quick")}
 RECIPE = {name: value for name, value in RECIPE_FIELDS.items() if isinstance(value, (int, float, str, list))} | {
-    "optimizer": "adam", "learning_rate": 2e-5, "batch_size": BATCH, "epochs": 1,
+    "optimizer": "adam", "learning_rate": 2e-5, "epochs": 1,
 }  # fmt: skip
 
 
@@ -32,14 +32,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def made(method: str, size: str, scale_down: str = "quick", device: str = "cpu", batch: int = BATCH) -> tuple[Any, ...]:
-    """A method from random weights, images and targets."""
-    side, place = (64 if scale_down == "quick" else 224), torch.device(device)
+def made(method: str, size: str, profile: str = "quick", device: str = "cpu") -> tuple[Any, ...]:
+    """A method from random weights, images and targets; pixels and batch as PF-ViT's recipe says."""
+    sizes = {name: RECIPES[profile][name] for name in ("input_size", "batch_size")}
+    side, batch, place = sizes["input_size"], sizes["batch_size"], torch.device(device)
     precision = "fp32" if device == "cpu" else "bf16"
     context = Context(CLASSES, side, 100, place, precision)
     torch.manual_seed(0)
-    spec = Spec(method, f"vit_{size}_patch16", "none", {"scale_down": scale_down})
-    built = registry.find("method", method).load()(spec, RECIPE | {"input_size": side, "precision": precision}, context)
+    spec = Spec(method, f"vit_{size}_patch16", "none", {"scale_down": "quick" if profile == "quick" else "full"})
+    built = registry.find("method", method).load()(spec, RECIPE | sizes | {"precision": precision}, context)
     images = torch.randn(batch, 3, side, side, device=place)
     return built, images, torch.randint(0, len(CLASSES), (batch,), device=place)
 
@@ -61,7 +62,8 @@ def test_training_step(benchmark, size: str) -> None:
     """
     method, images, targets = made("pfvit", size)
     baseline, _, _ = made("pfvit-baseline", size)
-    benchmark.group = f"PF-ViT's training step, batch {BATCH}, 64 pixels, miniature of ViT-{size}"
+    batch, _, _, side = images.shape
+    benchmark.group = f"PF-ViT's training step, batch {batch}, {side} pixels, miniature of ViT-{size}"
     losses = benchmark.pedantic(lambda: method.update(images, targets), rounds=5, warmup_rounds=2)
     assert losses["loss"].isfinite()
     if benchmark.stats:
@@ -72,8 +74,8 @@ def test_training_step(benchmark, size: str) -> None:
             method.net.generate((separated.whole, separated.rest))
 
         ours, plain = benchmark.stats.stats.min, seconds(lambda: baseline.update(images, targets), 5)
-        benchmark.extra_info["images_per_second"] = round(BATCH / ours, 1)
-        benchmark.extra_info["images_per_second_of_baseline"] = round(BATCH / plain, 1)
+        benchmark.extra_info["images_per_second"] = round(batch / ours, 1)
+        benchmark.extra_info["images_per_second_of_baseline"] = round(batch / plain, 1)
         benchmark.extra_info["times_baseline"] = round(ours / plain, 2)
         benchmark.extra_info["once_more"] = round(1 + seconds(generate, 5) / ours, 2)
 
@@ -83,9 +85,9 @@ def test_training_step(benchmark, size: str) -> None:
 @pytest.mark.parametrize("size", ["tiny", "small", "base"])
 def test_share_of_the_gpu(benchmark, size: str) -> None:
     """Full size, 224 pixels, bfloat16, the paper's batch; `extra_info` has the share of the device's peak."""
-    method, images, targets = made("pfvit", size, "full", "cuda")
-    benchmark.group = f"PF-ViT's training step on a GPU, batch {BATCH}, 224 pixels, ViT-{size}"
+    method, images, targets = made("pfvit", size, "paper", "cuda")
+    benchmark.group = f"PF-ViT's training step on a GPU, batch {len(images)}, 224 pixels, ViT-{size}"
     found = benchmark.pedantic(lambda: share_of_peak(lambda: method.update(images, targets)), rounds=1)
     benchmark.extra_info.update({name: round(value, 4) for name, value in found.items()})
-    benchmark.extra_info["images_per_second"] = round(BATCH / found["seconds"], 1)
+    benchmark.extra_info["images_per_second"] = round(len(images) / found["seconds"], 1)
     assert 0 < found["share_of_reachable"] < 1.2
