@@ -13,14 +13,15 @@ each run, and everything that the table shows is computed from the files.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench import statistics, store
+from bench import registry, statistics, store
 from bench.errors import UserError, unknown
 from bench.report import Line, Report
 
@@ -120,6 +121,56 @@ def kept(results: Path, report: Report, profile: str) -> dict[str, list[Measures
     return found
 
 
+def agreeing(
+    report: Report, found: Mapping[str, Sequence[Measures]], today: Mapping[tuple[str, int], str],
+    judges: Mapping[str, str],
+) -> tuple[dict[str, list[Measures]], dict[str, list[str]]]:  # fmt: skip
+    """What of kept measures may stand in one table: today's measure, of today's runs, by one set of judges.
+
+    Args:
+        found: of `kept`.
+        today: (title, seed) -> the key that this run has today, where that is known.
+        judges: what the report calls a judge -> its key, likewise.
+
+    Returns:
+        What is left of `found`, and reason -> what was left out, "title seed 0". Where files disagree about judges or
+        images, those are right that most files have.
+    """
+    version = [report.measure, registry.find("measure", report.measure).version]
+    rest = [(title, one) for title, seeds in found.items() for one in seeds]
+    gone: dict[str, list[str]] = {}
+
+    def keep(reason: str, right: Callable[[str, Measures], bool]) -> None:
+        wrong = [f"{title} seed {one.about['seed']}" for title, one in rest if not right(title, one)]
+        rest[:] = [(title, one) for title, one in rest if right(title, one)]
+        gone.update({reason: wrong} if wrong else {})
+
+    def asked(one: Measures) -> str:
+        return json.dumps({name: [j["run"], j["network"]] for name, j in one.about["judges"].items()}, sort_keys=True)
+
+    def run_of(title: str, one: Measures) -> str:
+        return today.get((title, one.about["seed"]), one.about["run"])
+
+    keep("another version of the measure", lambda _, one: one.about["measure"] == version)
+    keep("another run than today's", lambda title, one: one.about["run"] == run_of(title, one))
+    keep("other judges than today's", lambda _, one: _judged(one, report) | judges == _judged(one, report))
+    most = _commonest(asked(one) for _, one in rest)
+    keep("other judges", lambda _, one: asked(one) == most)
+    images = _commonest(tuple(one.frame["name"]) for _, one in rest)
+    keep("other test images", lambda _, one: tuple(one.frame["name"]) == images)
+    return {title: [one for other, one in rest if other == title] for title in found}, gone
+
+
+def _judged(one: Measures, report: Report) -> dict[str, str]:
+    """Judge -> key of the run that was asked; empty for one that was not."""
+    return {name: one.about["judges"].get(name, {"run": ""})["run"] for name in report.judges}
+
+
+def _commonest(values: Iterable[Any]) -> Any:
+    """The value that occurs most often, the first of several; None of none."""
+    return next((value for value, _ in Counter(values).most_common(1)), None)
+
+
 # ------------------------------------------------------------------------------------------------------------- numbers
 def value(line: Line, seeds: Sequence[Measures]) -> Value | None:
     """What a line says of one network, over the seeds of its training; None where no image has a number.
@@ -127,7 +178,7 @@ def value(line: Line, seeds: Sequence[Measures]) -> Value | None:
     An image counts once: its mean over seeds. Intervals are over images alone.
 
     Raises:
-        UserError: the measures lack what the line is of.
+        UserError: the measures lack what the line is of, or are of different images.
     """
     columns = list(_columns(line, seeds))
     rows = np.isfinite(columns).all(axis=0) if columns else np.zeros(0, bool)
@@ -143,6 +194,8 @@ def value(line: Line, seeds: Sequence[Measures]) -> Value | None:
 
 def _columns(line: Line, seeds: Sequence[Measures]) -> Iterator[np.ndarray]:
     """The line's measures, mean over seeds, of the images that count."""
+    if any(list(one.frame["name"]) != list(seeds[0].frame["name"]) for one in seeds[1:]):
+        raise UserError(f"line '{line.id}': seeds were measured on different images", "measure them again")
     for name in filter(None, (line.of, line.per)) if seeds else ():
         of_seeds = []
         for one in seeds:

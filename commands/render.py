@@ -67,7 +67,7 @@ def main(args: argparse.Namespace) -> int:
     extras = extra.asked(declared, tables, profile, "all" if args.extra == "all" else "none")
     if tables or not args.table:
         draw(declared, tables, profile, results, seeds, args.selection, shown, root=root, extras=extras)
-    reports.draw(ours, profile, results, shown, named=bool(args.table))
+    reports.draw(declared, ours, profile, results, shown, named=bool(args.table))
     return 0
 
 

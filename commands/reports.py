@@ -15,7 +15,7 @@ from commands.filters import passes
 if TYPE_CHECKING:
     import torch
 
-    from bench.measures import Judge
+    from bench.measures import Judge, Measures
     from bench.method import Method
 
 REAL: tuple[declare.ProfileName, ...] = ("paper", "short")
@@ -100,11 +100,33 @@ def measure(
                 wanted = [run, *judges.values()]
                 planned = {p.run.identity: p for p in plan.plan(wanted, root, results)}
                 found = [planned[one.identity] for one in wanted]
+                asking = dict(zip(judges, found[1:], strict=True))
                 missing = [p.run.name for p in found if not p.key or store.find_network(p.key) is None]
+                if missing and _is_measured(report, found[0], asking, results):
+                    continue
                 if missing:
                     print(f"{report.id}: {title} not measured, no network of {', '.join(missing)}", file=sys.stderr)
                     continue
-                _measure(report, title, found[0], dict(zip(judges, found[1:], strict=True)), results, root, args.device)
+                _measure(report, title, found[0], asking, results, root, args.device)
+
+
+def _is_measured(
+    report: declare.Report, planned: plan.Planned, judges: Mapping[str, plan.Planned], results: Path
+) -> bool:
+    """Whether kept measures are of this run and by these judges; their networks may be gone since."""
+    from bench import measures
+
+    run = planned.run
+    try:
+        before = measures.read(measures.path_of(results, report.id, run.entry.experiment.id, run.profile, run.seed))
+    except UserError:
+        return False
+    plugin = registry.find("measure", report.measure)
+    return before is not None and (
+        before.about["measure"] == [plugin.name, plugin.version]
+        and before.about["run"] == planned.key
+        and {name: j["run"] for name, j in before.about["judges"].items()} == {n: p.key for n, p in judges.items()}
+    )
 
 
 def _measure(
@@ -171,8 +193,9 @@ def _judge(method: Method, recipe: Mapping[str, Any]) -> Judge:
 
 
 def draw(
-    reports: Sequence[declare.Report], profile: declare.ProfileName, results: Path, format: str, *, named: bool
-) -> None:
+    declared: declare.Declarations, reports: Sequence[declare.Report], profile: declare.ProfileName, results: Path,
+    format: str, *, named: bool, root: Path | None = None, planned: bool = False,
+) -> None:  # fmt: skip
     """Write <results>/tables/<report>.* from the kept measures and print them.
 
     Args:
@@ -180,6 +203,7 @@ def draw(
             the shortened recipe's where there is none.
         format: what to print; empty prints nothing.
         named: whether the reports were asked for; else one that was never measured is left out.
+        planned: leave out measures of other runs than those that are planned today.
     """
     from bench import measures
     from tables.render import report as drawn
@@ -188,6 +212,11 @@ def draw(
         found: dict[str, list[measures.Measures]] = {}
         for tried in ("quick",) if profile == "quick" else REAL:
             found = measures.kept(results, report, tried)
+            today = _today(declared, report, found, tried, results, root) if planned else ({}, {})
+            found, gone = measures.agreeing(report, found, *today)
+            for reason, files in gone.items():
+                hint = f"`python run_all.py --table {report.id} --profile {tried} --seeds ...` measures again"
+                print(f"warning: {report.id}: left out {', '.join(files)} ({reason}); {hint}", file=sys.stderr)
             if any(found.values()):
                 break
         if not (named or any(found.values())):
@@ -197,3 +226,21 @@ def draw(
         if format:
             print(drawn.text(sheet, format))
         print(f"{report.id}: written to {results / 'tables'}/{report.id}.md, .csv, .tex, .html")
+
+
+def _today(
+    declared: declare.Declarations, report: declare.Report, found: Mapping[str, Sequence[Measures]],
+    profile: declare.ProfileName, results: Path, root: Path | None,
+) -> tuple[dict[tuple[str, int], str], dict[str, str]]:  # fmt: skip
+    """The keys that the runs behind kept measures have today, and those of judges, where they are known here."""
+    if not any(found.values()) or _without_profile(declared, report, profile):
+        return {}, {}
+    runs = {}
+    for title, kept in found.items():
+        entry = matrix.running_entry(declared, report.experiments[title], report.protocol, profile)
+        for run in matrix.runs_of(declared, entry, profile, [one.about["seed"] for one in kept]):
+            runs[title, run.seed] = run
+    judges = _judges(declared, report, profile)
+    keys = {p.run.identity: p.key for p in plan.plan([*runs.values(), *judges.values()], root, results)}
+    known = {place: key for place, run in runs.items() if (key := keys[run.identity])}
+    return known, {name: key for name, run in judges.items() if (key := keys[run.identity])}

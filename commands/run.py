@@ -152,7 +152,7 @@ def main(args: argparse.Namespace) -> int:
             extras=extras,
         )  # fmt: skip
     reports.measure(declared, args, ours, profile, seeds, results, root)
-    reports.draw(ours, profile, results, args.format, named=True)
+    reports.draw(declared, ours, profile, results, args.format, named=True, root=root, planned=True)
     if args.figures:
         draw_figures(declared, figures, profile, results, root, seeds[0], asked, args.device)
     else:

@@ -263,7 +263,9 @@ def test_a_network_with_batch_norm_is_refused(monkeypatch: pytest.MonkeyPatch) -
     run = matrix.runs_of(declared, declared.entry("mae-vit-t:synth-ferplus-8"), "quick", [0])[0]
     job._build(run, {}, 10, torch.device("cpu"))
     monkeypatch.setattr(parallel, "size", lambda: 2)
-    with pytest.raises(UserError, match=r"mae-vit-t.*has batch norm \(encoder\.patch_embed\.proj\.layers\.1\)") as caught:
+    with pytest.raises(
+        UserError, match=r"mae-vit-t.*has batch norm \(encoder\.patch_embed\.proj\.layers\.1\)"
+    ) as caught:
         job._build(run, {}, 10, torch.device("cpu"))
     assert "2 processes cannot share it" in caught.value.message
     with torch.device("meta"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,22 @@ from bench.errors import UserError
 from bench.method import Context, Method, Spec, parameter_counts
 from methods.mae.model import MAE
 from methods.mae.released import to_public
-from methods.mae.sizes import SIZES, size_of
+from methods.mae.sizes import SIZES, Size, size_of
 from methods.mae.vit import sincos
 from methods.pfvit_baseline import SUPERVISED, Baseline
 
 CLASSES = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
-QUICK = SIZES["quick"]["tiny"]
+PLAIN = Size(patch=8, dim=64, depth=4, heads=2, decoder_dim=48, decoder_depth=1, decoder_heads=2)
 RECIPE = {name: value for name, value in RECIPE_FIELDS.items() if isinstance(value, (int, float, str, list))} | {
     "optimizer": "adam", "learning_rate": 1e-3, "batch_size": 7, "epochs": 1, "input_size": 64,
 }  # fmt: skip
 AUGREG, MASKED = "vit-tiny-patch16-augreg", "mae-vit-tiny-affectnet"
+
+
+@pytest.fixture(autouse=True)
+def a_small_size_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A miniature with one linear layer a patch, as the published sizes have; those of profiles have convolutions."""
+    monkeypatch.setitem(SIZES["quick"], "tiny", PLAIN)
 
 
 def build(
@@ -45,12 +52,12 @@ def faces(count: int = 3, size: int = 64) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(5))
 
 
-def timm_vit(patch: int = QUICK.patch, size: int = 64) -> VisionTransformer:
+def timm_vit(patch: int = PLAIN.patch, size: int = 64) -> VisionTransformer:
     """timm's own network of the quick size, with positions that were learnt."""
     torch.manual_seed(3)
     net = VisionTransformer(
-        img_size=size, patch_size=patch, num_classes=1000, embed_dim=QUICK.dim, depth=QUICK.depth,
-        num_heads=QUICK.heads,
+        img_size=size, patch_size=patch, num_classes=1000, embed_dim=PLAIN.dim, depth=PLAIN.depth,
+        num_heads=PLAIN.heads,
     )  # fmt: skip
     return net.eval()
 
@@ -96,11 +103,11 @@ def test_supervised_file_gives_timms_features_and_its_positions_are_trained(tmp_
 @pytest.mark.parametrize("form", ["ours", "public", "public with classifier"])
 def test_masked_file_gives_its_encoder_and_a_fixed_table(form: str, tmp_path: Path) -> None:
     torch.manual_seed(4)
-    pretrained = MAE(QUICK, 64)
+    pretrained = MAE(PLAIN, 64)
     state = pretrained.state_dict()
     if form != "ours":
         state = to_public(state)
-        state |= {"head.weight": torch.zeros(8, QUICK.dim)} if "classifier" in form else {}
+        state |= {"head.weight": torch.zeros(8, PLAIN.dim)} if "classifier" in form else {}
         torch.save({"model": state, "epoch": 299}, tmp_path / "mae.pth")
         path = tmp_path / "mae.pth"
     else:
@@ -110,7 +117,7 @@ def test_masked_file_gives_its_encoder_and_a_fixed_table(form: str, tmp_path: Pa
         assert torch.equal(method.net.encoder(faces()), pretrained.encoder(faces()))  # type: ignore[operator]
     method.update(faces(7), torch.arange(7))
     trained = dict(method.net.named_parameters())
-    assert torch.equal(trained.pop("encoder.pos_embed"), sincos(QUICK.dim, 8))
+    assert torch.equal(trained.pop("encoder.pos_embed"), sincos(PLAIN.dim, 8))
     before = dict(build("mae-affectnet", {MASKED: path}).net.named_parameters())
     assert [name for name, tensor in trained.items() if torch.equal(tensor, before[name])] == []
 
@@ -122,7 +129,7 @@ def test_patches_of_another_size_are_refused(tmp_path: Path) -> None:
         build(SUPERVISED, {AUGREG: path})
     for told in (AUGREG, "patch_embed.proj.weight (64, 3, 16, 16) instead of (64, 3, 8, 8)", "pos_embed"):
         assert told in str(refused.value)
-    torch.save({"model": to_public(MAE(SIZES["short"]["tiny"], 48).state_dict())}, tmp_path / "mae.pth")
+    torch.save({"model": to_public(MAE(replace(PLAIN, patch=16), 64).state_dict())}, tmp_path / "mae.pth")
     with pytest.raises(UserError) as refused:
         build("mae-affectnet", {MASKED: tmp_path / "mae.pth"})
     assert MASKED in str(refused.value)

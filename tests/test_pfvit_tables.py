@@ -326,7 +326,7 @@ def test_miniatures_have_no_row_with_the_encoders_stem(profile: declare.ProfileN
     claims = extra.asked(DECLARED, TABLES, profile, "all")
     runs = [run_of(DECLARED.experiment(c.experiment), profile) for c in claims if c.table == "pfvit-table4"]
     with_stem = [run for run in runs if run.options.get("discriminator_stem") == "encoder"]
-    assert {run.options["scale_down"] for run in with_stem} == ({"full"} if profile == "paper" else set())
+    assert {run.options.get("scale_down", "full") for run in with_stem} == ({"full"} if profile == "paper" else set())
 
 
 def test_every_choice_among_words_has_an_experiment() -> None:

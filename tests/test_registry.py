@@ -136,7 +136,9 @@ def test_the_hash_of_an_augmentation_covers_what_it_shares(tmp_path: Path, monke
     monkeypatch.setattr(registry, "ROOT", tmp_path)
     registry.available.cache_clear()
     mine = registry.find("augmentation", "mine")
-    assert mine.source_hash() == registry.hash_files(data / f"{name}.py" for name in ("mine_augment", "shared", "deeper"))
+    assert mine.source_hash() == registry.hash_files(
+        data / f"{name}.py" for name in ("mine_augment", "shared", "deeper")
+    )
 
 
 def test_our_augmentations_share_the_file_that_they_draw_with() -> None:
@@ -148,6 +150,22 @@ def test_our_augmentations_share_the_file_that_they_draw_with() -> None:
         found = registry.find("augmentation", name)
         assert found.source_hash() == registry.hash_files(data / file for file in files), name
     assert "parallel.py" in matrix.LOOP
+
+
+def test_methods_of_one_network_have_their_versions_raised_together() -> None:
+    """A key holds the version of its own method alone.
+
+    pfvit and pfvit-baseline are made of the networks of methods/mae: where a change to those changes numbers, each of
+    the three versions has to be raised, or cached runs of the other two would still count. Change all three here.
+    """
+    versions = {"mae": 1, "pfvit": 1, "pfvit-baseline": 1}
+    assert {name: registry.find("method", name).version for name in versions} == versions
+    shared = (ROOT / "methods" / "mae" / "vit.py").read_bytes()
+    for name in versions:
+        found = registry.find("method", name)
+        own = [found.path] if name == "pfvit-baseline" else list(found.path.parent.glob("*.py"))
+        reached = {*own, *registry._imported(own, ("methods.",))}
+        assert any(file.read_bytes() == shared for file in reached), f"{name} no longer shares the networks"
 
 
 def test_our_methods_own_what_their_hash_covers() -> None:

@@ -184,6 +184,53 @@ def test_what_was_measured_of_another_network_or_is_damaged_is_measured_again(
     assert measures.read(first).frame.equals(whole.frame)  # type: ignore[union-attr]
 
 
+def test_measures_of_other_runs_judges_images_or_versions_are_left_out(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--table", "ours-tiny") == 0
+    folder = tmp_path / "results" / "quick" / "measures" / "ours-tiny"
+    whole = measures.read(folder / "tiny-quick-seed0.parquet")
+    assert whole is not None
+    other = {"other": {**whole.about["judges"]["other"], "run": "0" * 16}}
+
+    def kept_as(seed: int, names: str = "", **about: Any) -> None:
+        frame = whole.frame  # type: ignore[union-attr]
+        columns = {name: frame[name].to_numpy() for name in frame.columns[2:]}
+        path = folder / f"tiny-quick-seed{seed}.parquet"
+        measures.write(path, names + frame["name"], frame["label"], columns, {**whole.about, "seed": seed, **about})  # type: ignore[union-attr]
+
+    kept_as(1, measure=["tinybright", 0])
+    kept_as(2, judges=other)
+    kept_as(3, names="x")
+    capsys.readouterr()
+    assert command("render", "--table", "ours-tiny", "--profile", "quick") == 0
+    said = capsys.readouterr()
+    assert "left out First seed 1 (another version of the measure); `python run_all.py --table ours-tiny" in said.err
+    assert "left out First seed 2 (other judges)" in said.err
+    assert "left out First seed 3 (other test images)" in said.err
+    assert said.out.count("First: run") == 1
+    for seed in (1, 2, 3):
+        kept_as(seed)  # under today's name, of the run of seed 0
+    assert command("--table", "ours-tiny") == 0
+    said = capsys.readouterr()
+    assert "left out First seed 1, First seed 2, First seed 3 (another run than today's)" in said.err
+    assert said.out.count("First: run") == 1
+
+
+def test_what_was_measured_needs_no_network_any_more(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--table", "ours-tiny") == 0
+    for network in store.cache_root().glob("runs/*/model.safetensors"):
+        network.unlink()
+    capsys.readouterr()
+    assert command("--table", "ours-tiny") == 0
+    said = capsys.readouterr()
+    assert "not measured" not in said.err
+    assert "left out" not in said.err
+    assert said.out.count("First: run") == 1
+
+
 def test_words_of_the_command_line(command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--table", "ours-tiny", "--plan") == 0
     assert "plan: 2 runs: 0 cached, 2 runnable" in capsys.readouterr().out
@@ -271,6 +318,12 @@ def test_left_out_and_missing_images_do_not_count() -> None:
     assert measures.value(Line(id="l", title="L", of="y"), [made("a", y=[np.nan])]) is None
     with pytest.raises(UserError, match="unknown measure in line 'l'"):
         measures.value(Line(id="l", title="L", of="w"), [one])
+
+
+def test_seeds_of_other_images_have_no_mean() -> None:
+    for other in ("bbaa", "aab"):
+        with pytest.raises(UserError, match="measured on different images"):
+            measures.value(Line(id="l", title="L", of="x"), [made(x=[1, 2, 3, 6]), made(other, x=[1] * len(other))])
 
 
 def test_the_bootstrap_covers_a_mean_as_often_as_it_says() -> None:
