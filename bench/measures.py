@@ -153,7 +153,7 @@ def agreeing(
 
     keep("another version of the measure", lambda _, one: one.about["measure"] == version)
     keep("another run than today's", lambda title, one: one.about["run"] == run_of(title, one))
-    keep("other judges than today's", lambda _, one: _judged(one, report) | judges == _judged(one, report))
+    keep("other judges than today's", lambda _, one: {**_judged(one, report), **judges} == _judged(one, report))
     most = _commonest(asked(one) for _, one in rest)
     keep("other judges", lambda _, one: asked(one) == most)
     images = _commonest(tuple(one.frame["name"]) for _, one in rest)
