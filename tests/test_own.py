@@ -199,9 +199,8 @@ def test_a_label_is_a_class_by_map_then_name_then_usual_word(word: str) -> None:
 
 def test_the_examples_of_the_document_are_valid() -> None:
     text = (declare.ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")
-    examples = [
-        OwnFile.model_validate(yaml.safe_load(block)) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    ]
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    examples = [OwnFile.model_validate(block) for block in blocks if "experiments" not in block]  # see test_docs.py
     assert [own.protocol_id for own in examples] == ["own/my-faces", "own/my-faces", "own/my-crawl"]
     assert set(examples[1].model_fields_set) >= {"columns", "labels", "classes", "split", "preprocessing"}
     for line in re.findall(r"python run_all\.py ([^\n`]+)", text):
