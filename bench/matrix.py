@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +235,7 @@ def runs_of(declared: Declarations, entry: Entry, profile: ProfileName, seeds: I
     ]
 
 
+@lru_cache(maxsize=256)
 def stage_run(declared: Declarations, role: str, profile: ProfileName) -> Run:
     """The run whose network fills a role under a profile.
 
